@@ -1,0 +1,1 @@
+//! Single-node broker that speaks the Kafka protocol on a real socket.

@@ -1,0 +1,1 @@
+//! The ClickHouse engine as a child process.

@@ -1,0 +1,2 @@
+//! `footfall`: one binary, four roles.
+fn main() {}
