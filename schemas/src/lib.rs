@@ -1,1 +1,27 @@
-//! footfall-schemas
+//! Every type that crosses a process: from the browser to ingest ([`tracker`]), from ingest over Kafka to the
+//! aggregator ([`record`]), into ClickHouse ([`rows`], [`migrations`]), from the aggregator and the ingest nodes to
+//! the dashboard nodes ([`live`], [`presence`]) and from there to a viewer's screen ([`viewer`]).
+//!
+//! `golden/*.json` holds one example of each wire type; the Rust and the TypeScript tests read the same files.
+
+pub mod connect;
+pub mod event;
+pub mod ids;
+pub mod live;
+pub mod migrations;
+pub mod presence;
+pub mod record;
+pub mod refusal;
+pub mod rollup;
+pub mod rows;
+pub mod site;
+pub mod time;
+pub mod topics;
+pub mod tracker;
+pub mod viewer;
+
+pub use event::{EventKind, TrackerEvent};
+pub use ids::{EventId, Sequence, SessionId, SiteId, StreamId, VisitorId};
+pub use record::EventRecord;
+pub use refusal::RejectReason;
+pub use rollup::Dimension;

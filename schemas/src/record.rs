@@ -1,0 +1,179 @@
+//! What lies on Kafka: `footfall.events` and `footfall.dead-letters`.
+//!
+//! The value of a record on `footfall.events` is NDJSON: one [`EventRecord`] a line, several events of one partition
+//! packed together. An event's coordinates are topic, partition, offset and its index in the record.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{EventId, EventKind, RejectReason, SiteId, VisitorId, ids::InvalidId, time::Clock};
+
+/// Most events that a producer packs into one record; the index has to fit 16 bits.
+pub const MAX_RECORD_EVENTS: usize = 512;
+
+/// Longest payload kept with a dead letter, in bytes.
+pub const MAX_DEAD_PAYLOAD_BYTES: usize = 4 * 1024;
+
+/// An accepted, enriched event.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EventRecord {
+    pub event_id: EventId,
+    pub site: SiteId,
+    pub visitor: VisitorId,
+    pub kind: EventKind,
+    /// ms since 1970, see [`crate::time::event_time`].
+    pub event_time: i64,
+    /// ms since 1970, the ingest node's clock.
+    pub received_at: i64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub clock: Clock,
+    /// Custom event's name.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub name: String,
+    pub host: String,
+    /// Path of the URL, without query and fragment; at least `/`.
+    pub path: String,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub title: String,
+    /// Full referrer without query; empty for none and for the site itself.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub referrer: String,
+    /// Host of the referrer without `www.`; empty for direct.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub referrer_host: String,
+    /// `direct`, `search`, `social`, `referral`, `campaign`, `email`, `internal`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub channel: String,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub utm_source: String,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub utm_medium: String,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub utm_campaign: String,
+    /// ISO 3166-1 alpha-2; empty when unknown.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub country: String,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub language: String,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub time_zone: String,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub browser: String,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub system: String,
+    /// `desktop`, `mobile`, `tablet`, `bot`, `other`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub device: String,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub screen_width: u16,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub engaged_ms: u32,
+    /// Percent.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub scroll_depth: u8,
+    /// Sequence of the page view this belongs to; 0 for none.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub page_view: u32,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub props: BTreeMap<String, String>,
+    /// See [`crate::TrackerEvent::payload_hash`].
+    pub payload_hash: u64,
+}
+
+/// Which side refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    Ingest,
+    Aggregator,
+}
+
+/// Something refused, kept with its reason. Value of a record on `footfall.dead-letters`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DeadLetter {
+    /// As told; may be a site that does not exist.
+    pub site: String,
+    pub received_at: i64,
+    pub stage: Stage,
+    pub reason: RejectReason,
+    /// Names the field and the fix.
+    pub detail: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event_id: Option<EventId>,
+    /// What was sent, as text, cut at [`MAX_DEAD_PAYLOAD_BYTES`].
+    pub payload: String,
+}
+
+/// The partition of a visitor's events: the same on every node, for as long as the number of partitions is.
+pub fn partition_for(site: &SiteId, visitor: VisitorId, partitions: u32) -> i32 {
+    let mut bytes = [0; 72];
+    let key = site.as_str().as_bytes();
+    bytes[..key.len()].copy_from_slice(key);
+    bytes[key.len()..key.len() + 8].copy_from_slice(&visitor.0.to_le_bytes());
+    let hash = xxhash_rust::xxh3::xxh3_64(&bytes[..key.len() + 8]);
+    // Multiply-shift spreads the hash over any number of partitions (Lemire 2016).
+    ((u128::from(hash) * u128::from(partitions.max(1))) >> 64) as i32
+}
+
+/// Parses the lines of a record's value. Each line stands for itself: `Err` names the index.
+pub fn parse_lines(value: &[u8]) -> impl Iterator<Item = (u16, Result<EventRecord, BadLine>)> + '_ {
+    value.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).enumerate().map(|(index, line)| {
+        match u16::try_from(index) {
+            Ok(index) => (index, serde_json::from_slice(line).map_err(BadLine::from)),
+            Err(_) => (u16::MAX, Err(BadLine("more events in a record than 65,535".into()))),
+        }
+    })
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct BadLine(pub String);
+
+impl From<serde_json::Error> for BadLine {
+    fn from(error: serde_json::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl From<InvalidId> for BadLine {
+    fn from(error: InvalidId) -> Self {
+        Self(error.to_string())
+    }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn visitors_spread_evenly_over_partitions() {
+        let site = SiteId::try_from("demo").unwrap();
+        let mut counts = [0u32; 7];
+        for visitor in 0..7_000 {
+            counts[partition_for(&site, VisitorId(visitor), 7) as usize] += 1;
+        }
+        // 1,000 expected each; six standard deviations of a binomial are about 176.
+        assert!(counts.iter().all(|count| (824..=1_176).contains(count)), "{counts:?}");
+    }
+
+    #[test]
+    fn the_longest_site_key_fits() {
+        let site = SiteId::try_from("x".repeat(64).as_str()).unwrap();
+        assert!((0..3).contains(&partition_for(&site, VisitorId(u64::MAX), 3)));
+    }
+
+    #[test]
+    fn a_poisoned_line_leaves_its_siblings() {
+        let good = include_str!("../golden/event_record.json");
+        let good = serde_json::to_string(&serde_json::from_str::<EventRecord>(good).unwrap()).unwrap();
+        let value = format!("{good}\nnot json\n{good}\n");
+        let parsed: Vec<_> =
+            parse_lines(value.as_bytes()).map(|(index, line)| (index, line.is_ok())).collect();
+        assert_eq!(parsed, [(0, true), (1, false), (2, true)]);
+    }
+}

@@ -1,0 +1,195 @@
+//! Rows of the ClickHouse tables, in the order of their columns (see `migrations/`).
+
+use clickhouse::Row;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::{Dimension, EventRecord, SessionId, SiteId, record::DeadLetter, rollup::Measures};
+
+/// Where an event lies on Kafka.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Coordinates {
+    pub partition: i32,
+    pub offset: i64,
+    /// Position in the record.
+    pub index: u16,
+}
+
+/// A row of `events`.
+#[derive(Debug, Clone, PartialEq, Row, Serialize, Deserialize)]
+pub struct EventRow {
+    pub site: String,
+    /// DateTime64(3): ms since 1970.
+    pub event_time: i64,
+    pub received_at: i64,
+    #[serde(with = "clickhouse::serde::uuid")]
+    pub event_id: Uuid,
+    pub visitor: u64,
+    pub session: u64,
+    /// 1 when this event starts its session.
+    pub session_start: u8,
+    pub kind: String,
+    pub name: String,
+    pub host: String,
+    pub path: String,
+    pub title: String,
+    pub referrer: String,
+    pub referrer_host: String,
+    pub channel: String,
+    pub utm_source: String,
+    pub utm_medium: String,
+    pub utm_campaign: String,
+    pub country: String,
+    pub language: String,
+    pub time_zone: String,
+    pub browser: String,
+    pub system: String,
+    pub device: String,
+    pub screen_width: u16,
+    pub engaged_ms: u32,
+    pub scroll_depth: u8,
+    pub page_view: u32,
+    pub props: Vec<(String, String)>,
+    /// `told`, `clamped_future`, `clamped_past`.
+    pub clock: String,
+    /// 1 when it came after its minute was closed.
+    pub late: u8,
+    pub payload_hash: u64,
+    pub _topic: String,
+    pub _partition: i32,
+    pub _offset: i64,
+    pub _index: u16,
+}
+
+impl EventRow {
+    pub fn new(
+        event: EventRecord,
+        session: SessionId,
+        session_start: bool,
+        late: bool,
+        topic: &str,
+        at: Coordinates,
+    ) -> Self {
+        Self {
+            site: event.site.as_str().to_owned(),
+            event_time: event.event_time,
+            received_at: event.received_at,
+            event_id: event.event_id.to_uuid(),
+            visitor: event.visitor.0,
+            session: session.0,
+            session_start: session_start.into(),
+            kind: event.kind.as_str().to_owned(),
+            name: event.name,
+            host: event.host,
+            path: event.path,
+            title: event.title,
+            referrer: event.referrer,
+            referrer_host: event.referrer_host,
+            channel: event.channel,
+            utm_source: event.utm_source,
+            utm_medium: event.utm_medium,
+            utm_campaign: event.utm_campaign,
+            country: event.country,
+            language: event.language,
+            time_zone: event.time_zone,
+            browser: event.browser,
+            system: event.system,
+            device: event.device,
+            screen_width: event.screen_width,
+            engaged_ms: event.engaged_ms,
+            scroll_depth: event.scroll_depth,
+            page_view: event.page_view,
+            props: event.props.into_iter().collect(),
+            clock: event.clock.as_str().to_owned(),
+            late: late.into(),
+            payload_hash: event.payload_hash,
+            _topic: topic.to_owned(),
+            _partition: at.partition,
+            _offset: at.offset,
+            _index: at.index,
+        }
+    }
+}
+
+/// A row of `rolling_counts`: absolute values of one cell and partition; the highest `version` holds.
+#[derive(Debug, Clone, PartialEq, Eq, Row, Serialize, Deserialize)]
+pub struct RollingRow {
+    pub site: String,
+    /// DateTime: s since 1970, the minute's start.
+    pub minute: u32,
+    pub dimension: String,
+    pub value: String,
+    pub _partition: i32,
+    pub events: u64,
+    pub views: u64,
+    pub visitors: u64,
+    pub sessions: u64,
+    pub engaged_ms: u64,
+    /// Offset after the last record counted in: grows with the log.
+    pub version: u64,
+}
+
+impl RollingRow {
+    pub fn new(
+        site: &SiteId,
+        minute_ms: i64,
+        (dimension, value): (Dimension, &str),
+        partition: i32,
+        measures: Measures,
+        version: u64,
+    ) -> Self {
+        Self {
+            site: site.as_str().to_owned(),
+            minute: (minute_ms / 1000) as u32,
+            dimension: dimension.as_str().to_owned(),
+            value: value.to_owned(),
+            _partition: partition,
+            events: measures.events,
+            views: measures.views,
+            visitors: measures.visitors,
+            sessions: measures.sessions,
+            engaged_ms: measures.engaged_ms,
+            version,
+        }
+    }
+}
+
+/// A row of `dead_letters`; written twice it is still one.
+#[derive(Debug, Clone, PartialEq, Eq, Row, Serialize, Deserialize)]
+pub struct DeadLetterRow {
+    pub site: String,
+    pub received_at: i64,
+    pub stage: String,
+    pub reason: String,
+    pub detail: String,
+    /// Nil when the event could not be told.
+    #[serde(with = "clickhouse::serde::uuid")]
+    pub event_id: Uuid,
+    pub payload: String,
+    pub _topic: String,
+    pub _partition: i32,
+    pub _offset: i64,
+    pub _index: u16,
+}
+
+impl DeadLetterRow {
+    pub fn new(letter: DeadLetter, topic: &str, at: Coordinates) -> Self {
+        Self {
+            site: letter.site,
+            received_at: letter.received_at,
+            stage: match letter.stage {
+                crate::record::Stage::Ingest => "ingest",
+                crate::record::Stage::Aggregator => "aggregator",
+            }
+            .to_owned(),
+            reason: letter.reason.as_str().to_owned(),
+            detail: letter.detail,
+            event_id: letter.event_id.map_or(Uuid::nil(), crate::EventId::to_uuid),
+            payload: letter.payload,
+            _topic: topic.to_owned(),
+            _partition: at.partition,
+            _offset: at.offset,
+            _index: at.index,
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! A site and the origins its pages may come from.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+use crate::SiteId;
+
+/// `[[sites]]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Site {
+    pub key: SiteId,
+    /// Shown on the dashboard; the key when empty.
+    #[serde(default)]
+    pub name: String,
+    /// Pages with another `Origin` are refused. That is pollution control, no security: a script can claim any origin.
+    pub origins: Vec<OriginPattern>,
+}
+
+/// `https://example.com`, `https://*.example.com` (subdomains only), `http://localhost:*` (any port) or `*` (any).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OriginPattern {
+    text: String,
+    scheme: String,
+    /// Without the leading `*.`.
+    host: String,
+    subdomains: bool,
+    port: Port,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Port {
+    Default,
+    Any,
+    Is(u16),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no origin: write https://example.com, https://*.example.com, http://localhost:* or *")]
+pub struct InvalidOrigin(String);
+
+impl Site {
+    pub fn allows(&self, origin: &str) -> bool {
+        self.origins.iter().any(|pattern| pattern.matches(origin))
+    }
+}
+
+impl TryFrom<&str> for OriginPattern {
+    type Error = InvalidOrigin;
+
+    fn try_from(text: &str) -> Result<Self, InvalidOrigin> {
+        let invalid = || InvalidOrigin(text.to_owned());
+        if text == "*" {
+            return Ok(Self {
+                text: text.into(),
+                scheme: String::new(),
+                host: String::new(),
+                subdomains: true,
+                port: Port::Any,
+            });
+        }
+        let (scheme, authority) = split_origin(text).ok_or_else(invalid)?;
+        let (host, port) = match authority.strip_suffix(":*") {
+            Some(host) => (host, Port::Any),
+            None => split_port(authority).ok_or_else(invalid)?,
+        };
+        let (host, subdomains) = match host.strip_prefix("*.") {
+            Some(host) => (host, true),
+            None => (host, false),
+        };
+        if host.is_empty()
+            || host.contains(['*', '@', '?', '#'])
+            || (host.contains(':') && !host.starts_with('['))
+        {
+            return Err(invalid());
+        }
+        Ok(Self {
+            text: text.into(),
+            scheme: scheme.into(),
+            host: host.to_ascii_lowercase(),
+            subdomains,
+            port,
+        })
+    }
+}
+
+impl OriginPattern {
+    pub fn matches(&self, origin: &str) -> bool {
+        if self.text == "*" {
+            return true;
+        }
+        let Some((scheme, authority)) = split_origin(origin) else { return false };
+        let Some((host, port)) = split_port(authority) else { return false };
+        let host = host.to_ascii_lowercase();
+        let same_host = if self.subdomains {
+            host.strip_suffix(&self.host).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
+        } else {
+            host == self.host
+        };
+        scheme == self.scheme && same_host && (self.port == Port::Any || self.port == port)
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+fn split_origin(text: &str) -> Option<(&str, &str)> {
+    let (scheme, authority) = text.split_once("://")?;
+    (matches!(scheme, "http" | "https") && !authority.is_empty() && !authority.contains('/'))
+        .then_some((scheme, authority))
+}
+
+/// Splits off the port; an IPv6 address stands in brackets.
+fn split_port(authority: &str) -> Option<(&str, Port)> {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => Some((host, Port::Is(port.parse().ok()?))),
+        _ => Some((authority, Port::Default)),
+    }
+}
+
+impl Serialize for OriginPattern {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.text)
+    }
+}
+
+impl<'de> Deserialize<'de> for OriginPattern {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::try_from(text.as_str()).map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("https://example.com", "https://example.com", true)]
+    #[case("https://example.com", "https://EXAMPLE.com", true)]
+    #[case("https://example.com", "http://example.com", false)]
+    #[case("https://example.com", "https://example.com:8443", false)]
+    #[case("https://example.com:8443", "https://example.com:8443", true)]
+    #[case("https://example.com", "https://evil-example.com", false)]
+    #[case("https://*.example.com", "https://a.b.example.com", true)]
+    #[case("https://*.example.com", "https://example.com", false)]
+    #[case("https://*.example.com", "https://evilexample.com", false)]
+    #[case("http://localhost:*", "http://localhost:3000", true)]
+    #[case("http://localhost:*", "http://localhost", true)]
+    #[case("http://localhost:*", "http://localhost.evil.com:3000", false)]
+    #[case("http://[::1]:*", "http://[::1]:3000", true)]
+    #[case("*", "null", true)]
+    #[case("https://example.com", "null", false)]
+    fn an_origin_matches_its_pattern(#[case] pattern: &str, #[case] origin: &str, #[case] expected: bool) {
+        assert_eq!(OriginPattern::try_from(pattern).unwrap().matches(origin), expected);
+    }
+
+    #[rstest]
+    #[case("example.com")]
+    #[case("https://")]
+    #[case("https://example.com/path")]
+    #[case("https://ex*mple.com")]
+    #[case("https://example.com:port")]
+    #[case("ftp://example.com")]
+    fn what_is_no_origin_is_refused_at_boot(#[case] pattern: &str) {
+        assert!(OriginPattern::try_from(pattern).is_err());
+    }
+}
