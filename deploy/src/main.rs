@@ -1,2 +1,11 @@
 //! `footfall`: one binary, four roles.
-fn main() {}
+
+use footfall::embedded::clickhouse::{ENGINE_SUBCOMMAND, engine_main};
+
+fn main() {
+    let mut args = std::env::args_os().skip(1);
+    // Before any thread is started: the engine's sandbox binds the thread that asks for it and its children.
+    if args.next().is_some_and(|command| command == ENGINE_SUBCOMMAND) {
+        engine_main(args);
+    }
+}

@@ -1,1 +1,0 @@
-//! The ClickHouse engine as a child process.
