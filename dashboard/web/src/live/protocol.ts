@@ -1,0 +1,219 @@
+// `footfall-live.v1` as schemas/src/viewer.rs tells it. What arrives is parsed once, here; the rest of the page
+// works on these types. Values that visitors put in are keys of Maps, never of objects.
+
+export const SUBPROTOCOL = 'footfall-live.v1';
+
+export const DIMENSIONS = [
+  'page',
+  'referrer',
+  'channel',
+  'campaign',
+  'country',
+  'device',
+  'browser',
+  'system',
+  'event',
+] as const;
+export type Dimension = (typeof DIMENSIONS)[number];
+
+export interface Position {
+  epoch: number;
+  seq: number;
+}
+
+export interface Totals {
+  active: number;
+  visitors: number;
+  stored: number;
+  duplicate: number;
+  late: number;
+  poison: number;
+}
+
+export interface SecondCounts {
+  views: number;
+  events: number;
+}
+
+export interface MinuteCounts extends SecondCounts {
+  visitors: number;
+  sessions: number;
+}
+
+export interface Online {
+  visitors: number;
+  visible: number;
+  pages: Map<string, number>;
+}
+
+export interface Freshness {
+  /** Log time in ms since 1970 up to which every live partition is told; 0: nothing is known yet. */
+  clock: number;
+  /** Received-at of the newest event counted in, ms since 1970; 0: none yet. */
+  newest: number;
+  silentPartitions: number;
+  nodes: number;
+}
+
+export interface Ledger {
+  received: number;
+  accepted: number;
+  refused: Map<string, number>;
+  retried: number;
+  evicted: number;
+}
+
+/** Windows of a site; as a change only what changed, where an entry of zeros removes. */
+export interface LiveChange {
+  totals: Totals | null;
+  seconds: Map<number, SecondCounts>;
+  minutes: Map<number, MinuteCounts>;
+  tops: Map<string, Map<string, number>>;
+  cut: string[];
+}
+
+export interface ViewUpdate {
+  kind: 'snapshot' | 'delta';
+  site: string;
+  position: Position;
+  /** The node's clock, ms since 1970. */
+  now: number;
+  online: Online | null;
+  freshness: Freshness | null;
+  ledger: Ledger | null;
+  live: LiveChange;
+}
+
+export type ViewerErrorReason = 'unknown_site' | 'not_allowed' | 'malformed';
+
+export type ViewerFrame =
+  | ViewUpdate
+  | { kind: 'heartbeat'; now: number }
+  | { kind: 'error'; reason: ViewerErrorReason; detail: string };
+
+export function subscribe(site: string, resume: Position | null): string {
+  return JSON.stringify(resume ? { t: 'subscribe', site, resume } : { t: 'subscribe', site });
+}
+
+/** `null`: not a frame of this protocol. */
+export function parseFrame(text: string): ViewerFrame | null {
+  try {
+    return frame(JSON.parse(text) as unknown);
+  } catch {
+    return null;
+  }
+}
+
+class NotAFrame extends Error {}
+
+function frame(value: unknown): ViewerFrame {
+  const fields = object(value);
+  switch (fields.t) {
+    case 'snapshot':
+    case 'delta':
+      return {
+        kind: fields.t,
+        site: string(fields.site),
+        position: { epoch: number(fields.epoch), seq: number(fields.seq) },
+        now: number(fields.now),
+        online: optional(fields.online, online),
+        freshness: optional(fields.freshness, freshness),
+        ledger: optional(fields.ledger, ledger),
+        live: change(fields.live ?? {}),
+      };
+    case 'heartbeat':
+      return { kind: 'heartbeat', now: number(fields.now) };
+    case 'error':
+      return { kind: 'error', reason: string(fields.reason) as ViewerErrorReason, detail: string(fields.detail) };
+    default:
+      throw new NotAFrame();
+  }
+}
+
+function online(value: unknown): Online {
+  const fields = object(value);
+  return { visitors: number(fields.visitors), visible: number(fields.visible), pages: counts(fields.pages) };
+}
+
+function freshness(value: unknown): Freshness {
+  const fields = object(value);
+  return {
+    clock: number(fields.clock),
+    newest: number(fields.newest),
+    silentPartitions: number(fields.silent_partitions),
+    nodes: number(fields.nodes),
+  };
+}
+
+function ledger(value: unknown): Ledger {
+  const fields = object(value);
+  return {
+    received: number(fields.received),
+    accepted: number(fields.accepted),
+    refused: counts(fields.refused),
+    retried: number(fields.retried),
+    evicted: number(fields.evicted),
+  };
+}
+
+function change(value: unknown): LiveChange {
+  const fields = object(value);
+  return {
+    totals: optional(fields.totals, totals),
+    seconds: byStart(fields.seconds, (entry) => ({ views: number(entry.views), events: number(entry.events) })),
+    minutes: byStart(fields.minutes, (entry) => ({
+      views: number(entry.views),
+      events: number(entry.events),
+      visitors: number(entry.visitors),
+      sessions: number(entry.sessions),
+    })),
+    tops: new Map(Object.entries(object(fields.tops ?? {})).map(([dimension, values]) => [dimension, counts(values)])),
+    cut: array(fields.cut ?? []).map(string),
+  };
+}
+
+function totals(value: unknown): Totals {
+  const fields = object(value);
+  return {
+    active: number(fields.active),
+    visitors: number(fields.visitors),
+    stored: number(fields.stored),
+    duplicate: number(fields.duplicate),
+    late: number(fields.late),
+    poison: number(fields.poison),
+  };
+}
+
+function byStart<T>(value: unknown, entry: (fields: Record<string, unknown>) => T): Map<number, T> {
+  return new Map(
+    Object.entries(object(value ?? {})).map(([start, fields]) => [number(Number(start)), entry(object(fields))]),
+  );
+}
+
+function counts(value: unknown): Map<string, number> {
+  return new Map(Object.entries(object(value ?? {})).map(([key, count]) => [key, number(count)]));
+}
+
+function optional<T>(value: unknown, parse: (value: unknown) => T): T | null {
+  return value === undefined || value === null ? null : parse(value);
+}
+
+function object(value: unknown): Record<string, unknown> {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw new NotAFrame();
+  return value as Record<string, unknown>;
+}
+
+function array(value: unknown): unknown[] {
+  if (!Array.isArray(value)) throw new NotAFrame();
+  return value;
+}
+
+function number(value: unknown): number {
+  if (typeof value !== 'number' || !Number.isFinite(value)) throw new NotAFrame();
+  return value;
+}
+
+function string(value: unknown): string {
+  if (typeof value !== 'string') throw new NotAFrame();
+  return value;
+}
