@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# All tests, stage by stage; the first stage that fails ends the run. At the end: what each stage took, and how
+# many tests passed and failed, added up from what the runners themselves report.
+set -euo pipefail
+source "$(dirname "$0")/stages.sh"
+
+export NO_COLOR=1 CARGO_TERM_COLOR=never
+export FOOTFALL_BIN="$root/target/debug/footfall"
+
+stage compile cargo test --workspace --locked --no-run
+tests rust cargo test --workspace --locked
+tests tracker npm test --silent --prefix "$root/ingest/tracker"
+tests dashboard npm test --silent --prefix "$root/dashboard/web"
+tests broker-contract "$root/.venv/bin/python" -m pytest -q "$root/deploy/tests/broker_contract"
+
+if FOOTFALL_CHROMIUM="$("$root/deploy/setup/browser.sh")"; then
+  export FOOTFALL_CHROMIUM
+  tests browser npm test --silent --prefix "$root/deploy/tests/e2e"
+elif [ "${CI:-}" = true ]; then
+  die 'a CI without a browser would pass untested'
+else
+  skipped browser 'no Chromium'
+fi
+
+finish
