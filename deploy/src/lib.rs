@@ -1,4 +1,20 @@
-//! Footfall's binary as a library, so that its tests can start the same parts: settings, roles, the
-//! embedded broker and engine, load and audit.
+//! Footfall's binary as a library, so that its tests can start the same parts.
+//!
+//! - [`cli`]: the command line
+//! - [`settings`]: the one TOML file, checked at boot; [`identity`]: what a standalone node makes for itself
+//! - [`standalone`], [`roles`], [`supervisor`]: who runs in this process, and in which order it starts and stops
+//! - [`embedded`]: the Kafka-protocol broker and the ClickHouse engine that `footfall standalone` brings along
+//! - [`migrate`]: topics and tables; [`telemetry`]: logs, metrics, traces; [`ready`]: what is told once all is up
+//! - [`load`], [`ledger`], [`audit`]: synthetic visitors, what they issued, and the oracle that holds it against
+//!   ClickHouse
 
+pub mod audit;
+pub mod duration;
 pub mod embedded;
+pub mod identity;
+pub mod ledger;
+pub mod load;
+pub mod migrate;
+pub mod ready;
+pub mod supervisor;
+pub mod telemetry;
