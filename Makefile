@@ -55,6 +55,7 @@ test: setup-tests $(stamps)/tracker $(stamps)/web ## All tests, the browser ones
 
 .PHONY: test-kafka
 test-kafka: setup-tests $(stamps)/tracker $(stamps)/web ## The contract suite and the load audit, on Apache Kafka
+	@$(setup)/system.sh --kafka
 	@$(setup)/test-kafka.sh
 
 .PHONY: lint

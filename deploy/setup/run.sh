@@ -8,11 +8,11 @@ binary="$1"
 shift
 [ "${DEMO:-}" = 1 ] || exec "$binary" standalone "$@"
 
-scratch="$(mktemp -d)"
-ready="$scratch/ready.json"
 for arg in "$@"; do
   [ "${arg%%=*}" != --ready-file ] || die "DEMO=1 needs the ready file for itself: leave --ready-file out of ARGS"
 done
+scratch="$(mktemp -d)"
+ready="$scratch/ready.json"
 
 # Own process groups: Ctrl-C reaches this script alone, which passes it on once. Twice would cut the drain short.
 set -m
@@ -20,9 +20,11 @@ set -m
 server=$!
 visitors=
 
+# shellcheck disable=SC2317 # called by the traps
 stop_visitors() {
   [ -z "$visitors" ] || kill -TERM "$visitors" 2>/dev/null || true
 }
+# shellcheck disable=SC2317 # called by the traps
 pass_on() {
   stop_visitors
   kill -TERM "$server" 2>/dev/null || true
@@ -49,6 +51,7 @@ fi
 
 # A signal interrupts `wait`; the server's own end is what counts.
 status=0
+wait "$server" || status=$?
 while kill -0 "$server" 2>/dev/null; do
   status=0
   wait "$server" || status=$?

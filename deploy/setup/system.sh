@@ -1,11 +1,18 @@
 #!/usr/bin/env bash
-# Tools of the machine: compiler, Rust, Node, and with `--tests` Python and a browser. As root, missing Debian
-# packages are installed; otherwise the one line that installs them is printed.
+# Tools of the machine: compiler, Rust, Node; with `--tests` Python and a browser; with `--kafka` Java and Maven. As
+# root, missing Debian packages are installed; otherwise the one line that installs them is printed.
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 
 tests=false
-[ "${1:-}" = --tests ] && tests=true
+kafka=false
+for option in "$@"; do
+  case "$option" in
+    --tests) tests=true ;;
+    --kafka) kafka=true ;;
+    *) die "usage: system.sh [--tests] [--kafka]" ;;
+  esac
+done
 
 missing=()
 want() { have "$1" || missing+=("$2"); }
@@ -22,6 +29,10 @@ if $tests; then
   python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
   browser="$("$root/deploy/setup/browser.sh" 2>/dev/null || true)"
   [ -n "$browser" ] || missing+=(chromium)
+fi
+if $kafka; then
+  want java openjdk-17-jre-headless
+  want mvn maven
 fi
 
 if [ "${#missing[@]}" -gt 0 ]; then
