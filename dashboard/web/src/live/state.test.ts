@@ -13,6 +13,10 @@ function update(text: string): ViewUpdate {
   return frame;
 }
 
+function views(state: SiteState): number {
+  return [...state.minutes.values()].reduce((sum, minute) => sum + minute.views, 0);
+}
+
 describe('golden files', () => {
   it('a snapshot and its delta give what the node holds', () => {
     const state = new SiteState('demo');
@@ -21,10 +25,10 @@ describe('golden files', () => {
     expect(state.online).toEqual({ visitors: 3, visible: 2, pages: new Map([['/', 1], ['/shop', 2]]) });
     expect(state.freshness).toEqual({ clock: 1800000000000, newest: 1799999999500, silentPartitions: 0, nodes: 1 });
     expect(state.ledger?.refused).toEqual(new Map([['bad_url', 2]]));
-    expect(state.views).toBe(4);
+    expect(views(state)).toBe(4);
 
     expect(state.apply(update(golden('viewer_delta.json')))).toBe('applied');
-    expect(state.views).toBe(5);
+    expect(views(state)).toBe(5);
     expect(state.tops.get('page')).toEqual(new Map([['/', 4], ['/shop', 1]]));
     expect(state.tops.get('country')).toEqual(new Map([['DE', 4]]));
     expect(state.online?.visitors, 'what a delta leaves out stays').toBe(3);

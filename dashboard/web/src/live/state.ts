@@ -57,13 +57,6 @@ export class SiteState {
     return 'applied';
   }
 
-  /** Page views of the minutes shown. */
-  get views(): number {
-    let sum = 0;
-    for (const counts of this.minutes.values()) sum += counts.views;
-    return sum;
-  }
-
   #clear(): void {
     this.online = null;
     this.freshness = null;

@@ -1,0 +1,55 @@
+// Numbers, times and names in the reader's own locale.
+
+const locales = typeof navigator === 'undefined' ? ['en'] : [...navigator.languages];
+
+const whole = new Intl.NumberFormat(locales, { maximumFractionDigits: 0 });
+const short = new Intl.NumberFormat(locales, { notation: 'compact', maximumFractionDigits: 1 });
+const tenths = new Intl.NumberFormat(locales, { minimumFractionDigits: 1, maximumFractionDigits: 1 });
+const seconds = new Intl.NumberFormat(locales, { style: 'unit', unit: 'second', unitDisplay: 'narrow', maximumFractionDigits: 0 });
+const minutes = new Intl.NumberFormat(locales, { style: 'unit', unit: 'minute', unitDisplay: 'short', maximumFractionDigits: 0 });
+const hours = new Intl.NumberFormat(locales, { style: 'unit', unit: 'hour', unitDisplay: 'short', maximumFractionDigits: 0 });
+const clock = new Intl.DateTimeFormat(locales, { hour: '2-digit', minute: '2-digit', second: '2-digit' });
+const minuteClock = new Intl.DateTimeFormat(locales, { hour: '2-digit', minute: '2-digit' });
+const dayClock = new Intl.DateTimeFormat(locales, { weekday: 'short', hour: '2-digit', minute: '2-digit' });
+const regions = new Intl.DisplayNames(locales, { type: 'region', fallback: 'code' });
+
+export const count = (value: number): string => whole.format(value);
+/** For axes, where room is short. */
+export const compact = (value: number): string => (Number.isInteger(value) || value >= 100 ? short.format(value) : tenths.format(value));
+export const rate = (value: number): string => (value >= 100 ? whole.format(value) : tenths.format(value));
+export const time = (ms: number): string => clock.format(ms);
+export const timeOfMinute = (ms: number): string => minuteClock.format(ms);
+export const timeOfDay = (ms: number): string => dayClock.format(ms);
+
+export function age(ms: number): string {
+  const s = Math.max(0, Math.round(ms / 1_000));
+  if (s < 120) return seconds.format(s);
+  if (s < 7_200) return minutes.format(Math.floor(s / 60));
+  return hours.format(Math.floor(s / 3_600));
+}
+
+/** The country's name, or what was given when it is no country's code. */
+export function country(code: string): string {
+  try {
+    return regions.of(code) ?? code;
+  } catch {
+    return code;
+  }
+}
+
+/** The flag of a country as two regional indicators; empty when it is no two-letter code. */
+export function flag(code: string): string {
+  if (!/^[A-Z]{2}$/.test(code)) return '';
+  return String.fromCodePoint(...[...code].map((letter) => 0x1f1e6 + letter.charCodeAt(0) - 65));
+}
+
+/** A link that may be followed: http or https, else `null`. */
+export function safeLink(url: string | null | undefined): string | null {
+  if (!url) return null;
+  try {
+    const { protocol, href } = new URL(url, typeof location === 'undefined' ? undefined : location.href);
+    return protocol === 'http:' || protocol === 'https:' ? href : null;
+  } catch {
+    return null;
+  }
+}

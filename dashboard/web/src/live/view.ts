@@ -1,0 +1,154 @@
+// From what the page holds to what it shows. Pure, so that a number on the screen can be tested without a screen.
+
+import { DIMENSIONS, type Dimension, type Ledger, type Totals } from './protocol';
+import { MINUTES_SHOWN, SECONDS_SHOWN, type SiteState } from './state';
+
+/** Older than this and the numbers are called stale. Aggregators tell everything every 3 s. */
+export const STALE_MS = 10_000;
+/** Seconds over which the rate is a mean. */
+const RATE_SECONDS = 10;
+
+export interface Row {
+  value: string;
+  count: number;
+  /** Visitors who have it open now (pages only). */
+  online: number;
+  /** Of the largest count, 0 to 1. */
+  share: number;
+}
+
+export interface List {
+  rows: Row[];
+  cut: boolean;
+}
+
+export interface Columns {
+  /** Starts, s since 1970. */
+  starts: number[];
+  views: number[];
+  visitors: number[];
+}
+
+export interface View {
+  known: boolean;
+  online: number | null;
+  visible: number;
+  active: number | null;
+  visitors: number | null;
+  views: number | null;
+  minutes: Columns;
+  lists: Record<Dimension, List>;
+  ledger: LedgerLine | null;
+  totals: Totals | null;
+  /** Received-at of the newest event, ms since 1970; 0: none. */
+  newest: number;
+  nodes: number;
+  /** Nobody is here and nobody was. */
+  quiet: boolean;
+}
+
+export interface LedgerLine extends Omit<Ledger, 'refused'> {
+  refused: number;
+  reasons: { reason: string; count: number }[];
+  inFlight: number;
+}
+
+export function viewOf(state: SiteState): View {
+  const known = state.position !== null;
+  const { online, totals, freshness } = state;
+  const minutes = minutesOf(state);
+  const lists = Object.fromEntries(DIMENSIONS.map((dimension) => [dimension, listOf(state, dimension)]));
+  return {
+    known,
+    online: known ? (online?.visitors ?? 0) : null,
+    visible: online?.visible ?? 0,
+    active: known ? (totals?.active ?? 0) : null,
+    visitors: known ? (totals?.visitors ?? 0) : null,
+    // Of what is drawn, so that the number and the bars agree even while partitions are in different minutes.
+    views: known ? minutes.views.reduce((sum, n) => sum + n, 0) : null,
+    minutes,
+    lists: lists as Record<Dimension, List>,
+    ledger: state.ledger && ledgerLine(state.ledger),
+    totals,
+    newest: freshness?.newest ?? 0,
+    nodes: freshness?.nodes ?? 0,
+    quiet: known && (online?.visitors ?? 0) === 0 && (totals?.visitors ?? 0) === 0 && state.minutes.size === 0,
+  };
+}
+
+function listOf(state: SiteState, dimension: Dimension): List {
+  const counts = state.tops.get(dimension) ?? new Map<string, number>();
+  const open = dimension === 'page' ? (state.online?.pages ?? new Map<string, number>()) : new Map<string, number>();
+  const rows: Row[] = [];
+  for (const [value, count] of counts) rows.push({ value, count, online: open.get(value) ?? 0, share: 0 });
+  for (const [value, online] of open) if (!counts.has(value)) rows.push({ value, count: 0, online, share: 0 });
+  // By value where counts are equal: rows that did not change keep their places.
+  rows.sort((a, b) => b.count - a.count || b.online - a.online || (a.value < b.value ? -1 : 1));
+  const most = Math.max(1, rows[0]?.count ?? 0);
+  for (const row of rows) row.share = row.count / most;
+  return { rows, cut: state.cut.has(dimension) };
+}
+
+function minutesOf(state: SiteState): Columns {
+  // Partitions need not agree on the minute: the newest that is told ends the chart.
+  const clock = Math.floor((state.freshness?.clock ?? 0) / 60_000) * 60;
+  const end = Math.max(clock, ...state.minutes.keys());
+  const starts = end > 0 ? Array.from({ length: MINUTES_SHOWN }, (_, n) => end - (MINUTES_SHOWN - 1 - n) * 60) : [];
+  return {
+    starts,
+    views: starts.map((start) => state.minutes.get(start)?.views ?? 0),
+    visitors: starts.map((start) => state.minutes.get(start)?.visitors ?? 0),
+  };
+}
+
+export interface Seconds {
+  starts: number[];
+  views: number[];
+  /** Page views per second over the last whole seconds. */
+  rate: number;
+  total: number;
+}
+
+/** The last minute by second, ending with the second in which `at` (ms since 1970) lies. */
+export function secondsOf(state: SiteState, at: number): Seconds {
+  const end = Math.floor(at / 1_000);
+  const starts = Array.from({ length: SECONDS_SHOWN }, (_, n) => end - (SECONDS_SHOWN - 1 - n));
+  const views = starts.map((start) => state.seconds.get(start)?.views ?? 0);
+  const last = views.slice(-1 - RATE_SECONDS, -1);
+  return {
+    starts,
+    views,
+    rate: last.reduce((sum, n) => sum + n, 0) / RATE_SECONDS,
+    total: views.reduce((sum, n) => sum + n, 0),
+  };
+}
+
+export function ledgerLine(ledger: Ledger): LedgerLine {
+  const reasons = [...ledger.refused]
+    .map(([reason, count]) => ({ reason, count }))
+    .filter(({ count }) => count > 0)
+    .sort((a, b) => b.count - a.count || (a.reason < b.reason ? -1 : 1));
+  const refused = reasons.reduce((sum, { count }) => sum + count, 0);
+  const { received, accepted, retried, evicted } = ledger;
+  return { received, accepted, retried, evicted, refused, reasons, inFlight: Math.max(0, received - accepted - refused - retried) };
+}
+
+export type Age =
+  | { kind: 'waiting' }
+  | { kind: 'idle' }
+  | { kind: 'fresh'; clock: number; ageMs: number }
+  | { kind: 'stale'; clock: number; silent: number };
+
+/** How old the numbers are when the node's clock says `now` (ms since 1970). */
+export function ageOf(state: SiteState, now: number): Age {
+  const { freshness } = state;
+  if (!freshness) return { kind: 'waiting' };
+  const { clock, silentPartitions: silent } = freshness;
+  if (silent > 0) return { kind: 'stale', clock, silent };
+  // A site without anything in its windows is not told of, so its clock may stand still or be unknown.
+  const empty = state.minutes.size === 0 && state.tops.size === 0 && (state.totals?.visitors ?? 0) === 0;
+  if (clock === 0) return empty && state.totals === null ? { kind: 'waiting' } : { kind: 'idle' };
+  const ageMs = Math.max(0, now - clock);
+  if (ageMs <= STALE_MS) return { kind: 'fresh', clock, ageMs };
+  return empty ? { kind: 'idle' } : { kind: 'stale', clock, silent };
+}
