@@ -5,7 +5,7 @@ import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 
 /** Largest dist/f.js in bytes of gzip: the build fails above it. */
-const BUDGET_GZIP = 2_400;
+const BUDGET_GZIP = 4_000;
 
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
 
@@ -16,9 +16,7 @@ async function tracker() {
     bundle: true,
     minify: true,
     format: "iife",
-    target: "es2019",
-    // Ours alone: nothing on the wire or in the page's reach starts with an underscore.
-    mangleProps: /^_/,
+    target: "es2020",
     legalComments: "none",
   });
   const file = readFileSync(here("dist/f.js"));

@@ -1,0 +1,120 @@
+/**
+ * `footfall.v1`: what a tracker and an ingest node say to each other, JSON text frames over `/ws` and one batch a
+ * request over `/e`. The Rust side is `schemas/src/tracker.rs`; both sides read the examples in `schemas/golden`.
+ */
+
+export const SUBPROTOCOL = "footfall.v1";
+/** Largest event in bytes of JSON; a node refuses a larger one. */
+export const MAX_EVENT_BYTES = 8_192;
+export const MAX_BATCH_EVENTS = 256;
+/** Events of one batch in bytes: room for the envelope in the 65,536 that a frame, a beacon or a keepalive request may have. */
+export const MAX_BATCH_BYTES = 60_000;
+
+export type PropValue = boolean | number | string;
+
+/** Fields in the order of the wire; absent ones are left out. */
+export interface TrackerEvent {
+  k: "view" | "engagement" | "custom";
+  /** When it happened: ms on this page load's monotonic clock, negative for events of an earlier page load. */
+  at: number;
+  /** URL of the page. */
+  u: string;
+  /** Referrer (views). */
+  r?: string | undefined;
+  /** Title (views). */
+  t?: string | undefined;
+  /** Name (custom). */
+  n?: string | undefined;
+  p?: Record<string, PropValue> | undefined;
+  /** Engaged ms since the last engagement event of the same view, so that they add up. */
+  d?: number | undefined;
+  /** Largest scroll depth of the view so far, in percent. */
+  s?: number | undefined;
+  /** Sequence of the view that it belongs to, in the same stream. */
+  pv?: number | undefined;
+}
+
+/** Screen width, language, time zone. */
+export interface PageContext {
+  w?: number | undefined;
+  l?: string | undefined;
+  z?: string | undefined;
+}
+
+export interface Batch {
+  t: "batch";
+  stream: string;
+  first: number;
+  sent: number;
+  token?: string | undefined;
+  ctx?: PageContext;
+  evicted?: number | undefined;
+  events: TrackerEvent[];
+}
+
+export interface Here {
+  t: "here";
+  path: string;
+  visible: boolean;
+}
+
+export interface Welcome {
+  t: "welcome";
+  token: string;
+  node: string;
+  now: number;
+  limits: { batch_events: number; batch_bytes: number; idle_ms: number };
+}
+
+/** Events `first..=upto` are settled: stored, or refused for good and listed. */
+export interface Ack {
+  t: "ack";
+  stream: string;
+  first: number;
+  upto: number;
+  refused?: { seq: number; reason: string; detail: string }[];
+  /** HTTP only. */
+  token?: string;
+}
+
+/** Nothing of `first..=upto` is settled: send it again after `retry_ms`. */
+export interface Nack {
+  t: "nack";
+  stream: string;
+  first: number;
+  upto: number;
+  reason: string;
+  retry_ms: number;
+}
+
+export interface Slow {
+  t: "slow";
+  linger_ms: number;
+}
+
+export interface Refused {
+  t: "error";
+  reason: string;
+  detail: string;
+}
+
+export interface Bye {
+  t: "bye";
+  retry_ms: number;
+}
+
+export type ServerFrame = Welcome | Ack | Nack | Slow | Refused | Bye;
+
+/** `events` are JSON already: an event is written once, when it happens. */
+export function batchFrame(
+  stream: string,
+  first: number,
+  sent: number,
+  token: string | undefined,
+  ctx: PageContext,
+  evicted: number,
+  events: string[],
+): string {
+  const head = JSON.stringify({ t: "batch", stream, first, sent, token, ctx, evicted: evicted || undefined });
+  return `${head.slice(0, -1)},"events":[${events.join()}]}`;
+}
