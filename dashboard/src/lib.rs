@@ -1,1 +1,37 @@
-//! footfall-dashboard
+//! The dashboard role: merges what the aggregators and the ingest nodes tell and pushes it to viewers.
+//!
+//! ```text
+//! footfall.live ──────┐
+//! footfall.presence ──┴▶ source ─▶ hub: partition + presence ─▶ view ─▶ feed ─▶ subscriber ─▶ viewer's socket
+//! ClickHouse ──▶ history ─▶ /api/history
+//! ```
+//!
+//! The core is pure and takes time as an argument: [`partition`] (what one partition tells), [`presence`] (who is
+//! connected), [`view`] (the two merged for a site) and [`feed`] (positions, changes kept for a resume, conflation).
+//! Around it: [`source`] reads Kafka, [`hub`] ticks, [`subscriber`] serves a socket, [`server`] accepts connections,
+//! [`routes`] names the paths, [`auth`] lets people in, [`history`] asks ClickHouse.
+
+mod assets;
+mod auth;
+mod clock;
+mod config;
+mod error;
+mod feed;
+mod history;
+mod hub;
+mod metrics;
+mod pages;
+mod partition;
+mod presence;
+mod routes;
+mod run;
+mod server;
+mod source;
+mod subscriber;
+mod upgrade;
+mod view;
+
+pub use auth::login_url;
+pub use config::{Config, InvalidConfig};
+pub use error::Error;
+pub use run::{MetricsText, Parts, run};
