@@ -43,6 +43,14 @@ export function flag(code: string): string {
   return String.fromCodePoint(...[...code].map((letter) => 0x1f1e6 + letter.charCodeAt(0) - 65));
 }
 
+/** Whether this system's fonts draw flags: where they do not, two indicators stand side by side as letters or boxes. */
+export function drawsFlags(): boolean {
+  const canvas = document.createElement('canvas').getContext('2d');
+  if (!canvas) return false;
+  canvas.font = '32px sans-serif';
+  return canvas.measureText(flag('DE')).width < canvas.measureText(flag('DE').slice(0, 2)).width * 1.5;
+}
+
 /** A link that may be followed: http or https, else `null`. */
 export function safeLink(url: string | null | undefined): string | null {
   if (!url) return null;

@@ -74,6 +74,8 @@ export const strings = {
     events: 'events',
     time: 'Time',
     table: 'Show as a table',
+    minuteAgo: 'a minute ago',
+    now: 'now',
     perSecond: (views: string) => `${views} page views in the last minute`,
     minutes: (views: string, most: string) => `${views} page views in 30 minutes, at most ${most} in one minute`,
     history: (views: string, visitors: string) => `${views} page views and ${visitors} visitors in 24 hours`,

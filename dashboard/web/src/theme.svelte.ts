@@ -17,6 +17,8 @@ class Theme {
       // Storage is forbidden: the choice lasts as long as the page.
     }
     this.#show();
+    // Canvases do not wait for a font.
+    void document.fonts.load("1rem 'Inter Variable'").then(() => (this.version += 1));
     matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => (this.version += 1));
   }
 

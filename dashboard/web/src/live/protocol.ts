@@ -3,16 +3,17 @@
 
 export const SUBPROTOCOL = 'footfall-live.v1';
 
+/** In the order in which they are shown. */
 export const DIMENSIONS = [
   'page',
   'referrer',
+  'country',
   'channel',
   'campaign',
-  'country',
+  'event',
   'device',
   'browser',
   'system',
-  'event',
 ] as const;
 export type Dimension = (typeof DIMENSIONS)[number];
 

@@ -26,9 +26,8 @@ export class Watch {
     this.#frame = new Frame((parts) => this.#draw(parts));
     this.view = viewOf(this.#state);
     this.seconds = secondsOf(this.#state, this.#now());
-    const url = new URL('/live', location.href);
-    url.protocol = url.protocol === 'https:' ? 'wss:' : 'ws:';
-    this.#socket = new LiveSocket(url.href, this.#state, {
+    const scheme = location.protocol === 'https:' ? 'wss:' : 'ws:';
+    this.#socket = new LiveSocket(`${scheme}//${location.host}/live`, this.#state, {
       connection: (connection) => {
         this.connection = connection;
         this.#frame.mark('tick');
