@@ -8,7 +8,7 @@ const RESEND_WINDOW_MS = 7 * 24 * 3_600_000;
 const CLAIM_MS = 30_000;
 
 type Kept = [stream: string, seq: number, token: string, wallAt: number, event: TrackerEvent];
-/** When its page claimed it (0: that page is gone), evictions that are not reported, the events. */
+/** When its page claimed it (0: that page was about to end), evictions that are not reported, the events. */
 type Value = [claimed: number, evicted: number, kept: Kept[]];
 
 /**
@@ -23,7 +23,7 @@ export interface Keep {
   restore(now: number, wall: number): void;
   /** Forgets events without a token that another page has taken over; whether any event of the outbox is kept. */
   reclaim(): boolean;
-  /** Brings the page's own key to what is in the outbox and lets go of all others. `claimed`: 0 when the page goes. */
+  /** Brings the page's own key to what is in the outbox and lets go of all others. `claimed`: 0 when the page may end. */
   save(now: number, wall: number, claimed: number): void;
 }
 

@@ -106,7 +106,7 @@ function start(site: string, endpoint: string, withStorage: boolean): void {
     show: (path, visible) => delivery.show(JSON.stringify({ t: "here", path, visible } satisfies Here)),
     hidden() {
       delivery.flush();
-      if (outbox.list().length) save(Date.now());
+      if (outbox.list().length) save(0);
     },
     left: () => delivery.leave(() => save(0)),
     back: delivery.open,

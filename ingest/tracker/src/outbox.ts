@@ -50,10 +50,8 @@ export interface Outbox {
   shut(): void;
 }
 
-/** What an entry costs besides its JSON when it is kept in storage. */
-const ENVELOPE_BYTES = 128;
-
-export function createOutbox(maxEvents = 1_000, maxBytes = 200_000): Outbox {
+/** The default bounds keep what is written to storage under 400 KB of the 5 MB that a site has. */
+export function createOutbox(maxEvents = 1_000, maxBytes = 256_000): Outbox {
   const counts: Counts = { sent: 0, acked: 0, refused: 0, evicted: 0 };
   let entries: Entry[] = [];
   let bytes = 0;
@@ -66,7 +64,6 @@ export function createOutbox(maxEvents = 1_000, maxBytes = 200_000): Outbox {
     (stream?: string, first = 0, upto = Infinity) =>
     (entry: Entry) =>
       (!stream || entry.stream === stream) && entry.seq >= first && entry.seq <= upto;
-  const cost = (entry: Entry) => entry.size + ENVELOPE_BYTES;
 
   const evict = (count: number) => {
     counts.evicted += count;
@@ -74,7 +71,7 @@ export function createOutbox(maxEvents = 1_000, maxBytes = 200_000): Outbox {
   };
   const remove = (gone: (entry: Entry) => boolean) => {
     const before = entries.length;
-    entries = entries.filter((entry) => !gone(entry) || ((bytes -= cost(entry)), false));
+    entries = entries.filter((entry) => !gone(entry) || ((bytes -= entry.size), false));
     return before - entries.length;
   };
   const stamp = (token: string) => entries.forEach((entry) => (entry.token ||= token));
@@ -90,7 +87,7 @@ export function createOutbox(maxEvents = 1_000, maxBytes = 200_000): Outbox {
         return;
       }
       entries.push(entry);
-      bytes += cost(entry);
+      bytes += entry.size;
       while (entries.length > maxEvents || bytes > maxBytes) {
         const oldest = entries[0];
         evict(remove((each) => each === oldest));

@@ -59,7 +59,10 @@ export function watchPage({ now, track, show, hidden, left, back, safe }: Watche
 
   /** A changed path is a view; a changed query is one unless it was replaced. */
   const follow = safe((replaced: boolean) => {
-    if (path === location.pathname && (replaced || search === location.search)) return;
+    if (path === location.pathname && (replaced || search === location.search)) {
+      ({ search } = location);
+      return;
+    }
     report();
     shown(true);
   });

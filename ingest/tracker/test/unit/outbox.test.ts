@@ -94,7 +94,7 @@ test("a full outbox evicts the oldest by count and says so", () => {
 });
 
 test("a full outbox evicts the oldest by bytes, and settling makes room", () => {
-  const outbox = createOutbox(10, 1_000);
+  const outbox = createOutbox(10, 700);
   for (const seq of [1, 2, 3]) outbox.add(entry(seq, { size: 300 }));
   assert.deepEqual(seqs(outbox.list()), [2, 3]);
   outbox.settle("a", 2, 2, 0);
