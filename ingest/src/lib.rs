@@ -1,1 +1,38 @@
-//! footfall-ingest
+//! Takes events from browsers and acks them once Kafka has them.
+//!
+//! A connection comes in by the [`listener`] and the [`routes`]; a tracker's socket by hand ([`upgrade`]) and then has
+//! a task of its own ([`connection`]), a request goes through the [`fallback`]. Both give their batches to the
+//! [`intake`]: limit → visitor → [`validate`] → [`enrich`] → [`batcher`] → [`log`]. The delivery report settles the
+//! batch's [`receipt`], and only then is there an ack.
+
+mod agent;
+mod assets;
+mod batcher;
+mod channel;
+mod clock;
+pub mod config;
+mod connection;
+mod dead_letter;
+mod enrich;
+pub mod error;
+mod fallback;
+mod intake;
+mod limits;
+mod listener;
+mod log;
+mod metrics;
+pub mod network;
+mod node;
+mod presence;
+mod receipt;
+mod routes;
+mod run;
+mod sites;
+mod upgrade;
+pub mod validate;
+pub mod visitor;
+mod zones;
+
+pub use config::Config;
+pub use error::Error;
+pub use run::{Parts, run};

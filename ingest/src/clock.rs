@@ -1,0 +1,8 @@
+//! The node's wall clock.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// ms since 1970.
+pub(crate) fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+}

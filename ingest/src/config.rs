@@ -1,0 +1,253 @@
+//! `[ingest]`: every field has a default that suits one machine.
+
+use std::{num::NonZeroU32, time::Duration};
+
+use footfall_schemas::tracker::MAX_BATCH_EVENTS;
+use serde::{Deserialize, Serialize};
+
+use crate::network::Network;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Serve the demo site at `/demo/`.
+    pub demo: bool,
+    /// Networks whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<Network>,
+    /// At shutdown: how long sockets have to get their last acks, and then the log to take what is left.
+    pub grace_period_ms: u64,
+    /// Trackers told to reconnect spread over this time.
+    pub reconnect_spread_ms: u32,
+    pub timeouts: Timeouts,
+    pub limits: Limits,
+    pub batcher: BatcherConfig,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timeouts {
+    /// For the whole header of a request; an idle keep-alive connection ends after it, too.
+    pub header_ms: u64,
+    /// For the whole body of a request.
+    pub body_ms: u64,
+    /// From the upgrade to the first message of the tracker.
+    pub first_message_ms: u64,
+    pub ping_ms: u64,
+    /// A peer that sends nothing, not even a pong, for this long is dropped. Longer than `ping_ms`.
+    pub idle_ms: u32,
+    /// For one frame to a peer that does not read.
+    pub write_ms: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// TCP connections. Full: no more are accepted until one ends; they wait in the kernel's backlog.
+    pub connections: u32,
+    /// WebSockets, below `connections` so that health checks and the HTTP fallback keep room. Full: 503.
+    pub sockets: u32,
+    /// By client address (IPv4 address or IPv6 /64), WebSockets and HTTP connections together.
+    pub connections_per_address: u32,
+    pub connects_per_address: Rate,
+    pub events_per_address: Rate,
+    pub events_per_connection: Rate,
+    /// Most addresses tracked at once; beyond it, a /16 shares one limit.
+    pub tracked_addresses: usize,
+    /// Loopback is exempt from the limits by address and connection unless this is set: local load tests and
+    /// development come from there, and a proxy on the same machine belongs into `trusted_proxies`.
+    pub limit_loopback: bool,
+    /// Batches of a connection that wait for the log. Reached: the socket is not read, so TCP slows the tracker.
+    pub batches_in_flight: usize,
+    /// Batches or frames sent against a told waiting time before the connection is closed with 1008.
+    pub flood_strikes: u32,
+    /// Malformed frames in a row before the connection is closed with 1008.
+    pub malformed_strikes: u32,
+    /// Dead letters by site. Beyond it they are counted, not kept, so that a flood cannot fill the disk.
+    pub dead_letters_per_site: Rate,
+}
+
+/// A refill rate and how much may come at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rate {
+    pub per_second: NonZeroU32,
+    pub burst: NonZeroU32,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BatcherConfig {
+    /// How long a batch waits for others to share its record. Kafka's client waits up to 5 ms more.
+    pub linger_ms: u64,
+    /// Batches waiting to be packed. Full: a batch is told to come again (`overloaded`).
+    pub queue: usize,
+    /// Bytes accepted and not yet in the log. Full: a batch is told to come again (`overloaded`).
+    pub in_flight_bytes: u32,
+    /// How long a record may try to reach the log before its batches are told to come again (`log_unavailable`).
+    pub delivery_timeout_ms: u32,
+    /// How long to wait for the log at start.
+    pub start_timeout_ms: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            demo: false,
+            trusted_proxies: Vec::new(),
+            grace_period_ms: 10_000,
+            reconnect_spread_ms: 5_000,
+            timeouts: Timeouts::default(),
+            limits: Limits::default(),
+            batcher: BatcherConfig::default(),
+        }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            header_ms: 10_000,
+            body_ms: 10_000,
+            first_message_ms: 30_000,
+            ping_ms: 22_000,
+            idle_ms: 60_000,
+            write_ms: 10_000,
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 16_000,
+            sockets: 15_000,
+            connections_per_address: 500,
+            connects_per_address: Rate::new(20, 200),
+            events_per_address: Rate::new(2_000, 20_000),
+            events_per_connection: Rate::new(100, 2_000),
+            tracked_addresses: 100_000,
+            limit_loopback: false,
+            batches_in_flight: 8,
+            flood_strikes: 20,
+            malformed_strikes: 5,
+            dead_letters_per_site: Rate::new(50, 1_000),
+        }
+    }
+}
+
+impl Default for BatcherConfig {
+    fn default() -> Self {
+        Self {
+            linger_ms: 5,
+            queue: 4_096,
+            in_flight_bytes: 64 * 1024 * 1024,
+            delivery_timeout_ms: 30_000,
+            start_timeout_ms: 30_000,
+        }
+    }
+}
+
+impl Rate {
+    /// Zero counts as one.
+    pub fn new(per_second: u32, burst: u32) -> Self {
+        let at_least_one = |value| NonZeroU32::new(value).unwrap_or(NonZeroU32::MIN);
+        Self { per_second: at_least_one(per_second), burst: at_least_one(burst) }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("[ingest] {field}: {fix}")]
+pub struct InvalidConfig {
+    pub field: &'static str,
+    pub fix: String,
+}
+
+impl Config {
+    /// Says which field is wrong before anything is served.
+    pub fn check(&self) -> Result<(), InvalidConfig> {
+        let require = |holds: bool, field, fix: &str| {
+            if holds { Ok(()) } else { Err(InvalidConfig { field, fix: fix.to_owned() }) }
+        };
+        let limits = &self.limits;
+        require(
+            u64::from(self.timeouts.idle_ms) > self.timeouts.ping_ms,
+            "timeouts.idle_ms",
+            "must be longer than timeouts.ping_ms, or every idle tracker is dropped",
+        )?;
+        require(
+            limits.sockets < limits.connections,
+            "limits.sockets",
+            "must be below limits.connections, so that health checks keep room",
+        )?;
+        for (rate, field) in [
+            (limits.events_per_address, "limits.events_per_address.burst"),
+            (limits.events_per_connection, "limits.events_per_connection.burst"),
+        ] {
+            require(
+                rate.burst.get() as usize >= MAX_BATCH_EVENTS,
+                field,
+                "must hold a whole batch (256 events), or such a batch could never be taken",
+            )?;
+        }
+        require(limits.batches_in_flight > 0, "limits.batches_in_flight", "must be at least 1")?;
+        require(self.batcher.queue > 0, "batcher.queue", "must be at least 1")?;
+        require(
+            self.batcher.linger_ms <= 1_000,
+            "batcher.linger_ms",
+            "must be at most 1000: every ack waits for it",
+        )?;
+        require(
+            self.batcher.in_flight_bytes >= 1024 * 1024,
+            "batcher.in_flight_bytes",
+            "must be at least 1048576, the largest record",
+        )
+    }
+}
+
+impl Timeouts {
+    pub(crate) fn header(&self) -> Duration {
+        Duration::from_millis(self.header_ms)
+    }
+
+    pub(crate) fn body(&self) -> Duration {
+        Duration::from_millis(self.body_ms)
+    }
+
+    pub(crate) fn first_message(&self) -> Duration {
+        Duration::from_millis(self.first_message_ms)
+    }
+
+    pub(crate) fn ping(&self) -> Duration {
+        Duration::from_millis(self.ping_ms)
+    }
+
+    pub(crate) fn idle(&self) -> Duration {
+        Duration::from_millis(self.idle_ms.into())
+    }
+
+    pub(crate) fn write(&self) -> Duration {
+        Duration::from_millis(self.write_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_hold() {
+        assert_eq!(Config::default().check(), Ok(()));
+    }
+
+    #[test]
+    fn a_limit_that_no_batch_can_pass_is_refused_at_boot() {
+        let mut config = Config::default();
+        config.limits.events_per_connection.burst = NonZeroU32::new(255).unwrap();
+        assert_eq!(config.check().unwrap_err().field, "limits.events_per_connection.burst");
+    }
+
+    #[test]
+    fn an_unknown_field_is_refused() {
+        assert!(serde_json::from_str::<Config>(r#"{"demo":true,"dmeo":1}"#).is_err());
+    }
+}
