@@ -374,6 +374,23 @@ async fn a_stale_port_file_sends_nobody_astray() {
     engine.shutdown(GRACE).await;
 }
 
+#[rstest]
+#[case::every_address("0.0.0.0:0", "http://127.0.0.1:")]
+#[case::loopback("127.0.0.1:0", "http://127.0.0.1:")]
+#[tokio::test]
+async fn the_url_is_reachable_from_here_when_it_listens_on(#[case] listen: &str, #[case] url: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let config = EngineConfig {
+        listen: listen.parse().unwrap(),
+        reader_networks: vec!["10.0.0.0/8".to_owned(), "fd00::1".to_owned()],
+        ..config(dir.path())
+    };
+    let engine = Engine::start(config).await.unwrap();
+    assert!(engine.url().starts_with(url), "{}", engine.url());
+    assert_eq!(as_user(&engine, READER, "SELECT 1").await.unwrap(), "1");
+    engine.shutdown(GRACE).await;
+}
+
 #[tokio::test]
 async fn engines_share_neither_a_port_nor_a_directory() {
     let first_dir = tempfile::tempdir().unwrap();
