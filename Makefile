@@ -44,6 +44,10 @@ run: build setup-engine ## Install what is missing, build, and start everything 
 build: setup-build $(stamps)/tracker $(stamps)/web ## The release binary, with tracker and dashboard in it
 	@cargo build --release --locked -p footfall
 
+.PHONY: tracker web
+tracker: $(stamps)/tracker
+web: $(stamps)/web
+
 ##@ Work on it
 
 .PHONY: setup
@@ -68,7 +72,7 @@ bench: setup-build $(stamps)/tracker $(stamps)/web ## Benchmarks
 
 .PHONY: screenshots
 screenshots: build setup-tests ## Pictures of the live page and the demo site, for the README
-	@FOOTFALL_BIN="$(CURDIR)/$(release)" FOOTFALL_CHROMIUM="$$($(setup)/browser.sh)" npm run --silent --prefix $(e2e) screenshots
+	@FOOTFALL_BIN="$(CURDIR)/$(release)" CHROMIUM="$$($(setup)/browser.sh)" npm run --silent --prefix $(e2e) screenshots
 
 .PHONY: clean
 clean: ## Remove what was built and installed here; not the tables, not the user's cache

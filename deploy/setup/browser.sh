@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Prints the path of a Chromium, or fails: $FOOTFALL_CHROMIUM, else the first one that is installed.
+# Prints the path of a Chromium, or fails: $CHROMIUM, else the first one that is installed.
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 
-if [ -n "${FOOTFALL_CHROMIUM:-}" ]; then
-  [ -x "$FOOTFALL_CHROMIUM" ] || die "FOOTFALL_CHROMIUM: $FOOTFALL_CHROMIUM is not a program"
-  printf '%s\n' "$FOOTFALL_CHROMIUM"
+if [ -n "${CHROMIUM:-}" ]; then
+  [ -x "$CHROMIUM" ] || die "CHROMIUM: $CHROMIUM is not a program"
+  printf '%s\n' "$CHROMIUM"
   exit 0
 fi
 for name in chromium chromium-browser google-chrome-stable google-chrome; do
@@ -14,4 +14,4 @@ for name in chromium chromium-browser google-chrome-stable google-chrome; do
     exit 0
   fi
 done
-die "no Chromium; type: sudo apt-get install -y chromium, or set FOOTFALL_CHROMIUM"
+die "no Chromium; type: sudo apt-get install -y chromium, or set CHROMIUM"

@@ -36,7 +36,7 @@ while [ ! -s "$ready" ] && kill -0 "$server" 2>/dev/null; do sleep 0.1; done
 if [ -s "$ready" ]; then
   from_ready() { node -p "JSON.parse(require('fs').readFileSync('$ready'))['$1']"; }
   "$binary" load --ingest "$(from_ready ingest)" --site "$(from_ready site)" --connections "${DEMO_VISITORS:-40}" \
-    --rate "${DEMO_RATE:-15}" --events-per-frame 1 --duration 8h --ledger "$scratch/visitors.ledger" \
+    --rate "${DEMO_RATE:-15}" --events-per-frame 1 --visit 45s --duration 8h --ledger "$scratch/visitors.ledger" \
     >"$scratch/visitors.log" 2>&1 &
   visitors=$!
   sleep 1

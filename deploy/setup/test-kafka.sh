@@ -9,11 +9,11 @@ export FOOTFALL_BIN="$root/target/debug/footfall"
 
 if [ -z "${FOOTFALL_TEST_KAFKA:-}" ]; then
   # Compiled first: on a small machine the compiler and Kafka would fight for memory.
-  stage compile cargo test -p footfall --locked --no-run
+  stage compile cargo test -p footfall --locked --no-run --test broker_contract --test pipeline
   exec "$root/deploy/kafka/run.sh" run "$root/deploy/setup/test-kafka.sh"
 fi
 
 say "Apache Kafka is at $FOOTFALL_TEST_KAFKA"
-tests rust cargo test -p footfall --locked
+tests rust cargo test -p footfall --locked --test broker_contract --test pipeline
 tests broker-contract "$root/.venv/bin/python" -m pytest -q "$root/deploy/tests/broker_contract"
 finish

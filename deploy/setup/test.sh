@@ -13,13 +13,15 @@ tests tracker npm test --silent --prefix "$root/ingest/tracker"
 tests dashboard npm test --silent --prefix "$root/dashboard/web"
 tests broker-contract "$root/.venv/bin/python" -m pytest -q "$root/deploy/tests/broker_contract"
 
-if FOOTFALL_CHROMIUM="$("$root/deploy/setup/browser.sh")"; then
-  export FOOTFALL_CHROMIUM
-  tests browser npm test --silent --prefix "$root/deploy/tests/e2e"
+if CHROMIUM="$("$root/deploy/setup/browser.sh")"; then
+  export CHROMIUM FOOTFALL_CHROMIUM="$CHROMIUM"
+  tests tracker-browser npm run test:browser --silent --prefix "$root/ingest/tracker"
+  tests end-to-end npm test --silent --prefix "$root/deploy/tests/e2e"
 elif [ "${CI:-}" = true ]; then
   die 'a CI without a browser would pass untested'
 else
-  skipped browser 'no Chromium'
+  skipped tracker-browser 'no Chromium'
+  skipped end-to-end 'no Chromium'
 fi
 
 finish
