@@ -29,13 +29,17 @@ export class MockSite {
   #views = [];
   #random;
   #carry = 0;
-  stored = 18_204;
-  refused = { origin_denied: 12, bad_url: 3 };
+  stored = 0;
+  refused = {};
 
   constructor(key, perSecond, now, seed = 7) {
     this.key = key;
     this.perSecond = perSecond;
     this.#random = seeded(seed);
+    if (perSecond > 0) {
+      this.stored = 18_204;
+      this.refused = { origin_denied: 12, bad_url: 3 };
+    }
     for (let at = now - 30 * 60_000; at < now; at += 1_000) this.step(at, 1_000);
   }
 
@@ -92,7 +96,7 @@ export class MockSite {
       }
     }
     for (const [minute, visitors] of visitorsOf) live.minutes[minute * 60].visitors = visitors.size;
-    live.totals = { active: active.size, visitors: all.size, stored: this.stored, duplicate: 41, late: 6, poison: 0 };
+    live.totals = { active: active.size, visitors: all.size, stored: this.stored, duplicate: Math.floor(this.stored / 600), late: Math.floor(this.stored / 4_000), poison: 0 };
     const pages = {};
     for (const page of open.values()) pages[page] = (pages[page] ?? 0) + 1;
     const accepted = this.stored;
@@ -100,7 +104,7 @@ export class MockSite {
     return {
       online: { visitors: open.size, visible: Math.round(open.size * 0.62), pages },
       freshness: { clock, newest: this.#views.at(-1)?.at ?? 0, silent_partitions: 0, nodes: 2 },
-      ledger: { received: accepted + refused + 17, accepted, refused: this.refused, retried: 14, evicted: 0 },
+      ledger: { received: accepted + refused + (accepted > 0 ? 17 : 0), accepted, refused: this.refused, retried: accepted > 0 ? 14 : 0, evicted: 0 },
       live,
     };
   }

@@ -16,7 +16,7 @@ const regions = new Intl.DisplayNames(locales, { type: 'region', fallback: 'code
 export const count = (value: number): string => whole.format(value);
 /** For axes, where room is short. */
 export const compact = (value: number): string => (Number.isInteger(value) || value >= 100 ? short.format(value) : tenths.format(value));
-export const rate = (value: number): string => (value >= 100 ? whole.format(value) : tenths.format(value));
+export const rate = (value: number): string => (value === 0 || value >= 100 ? whole.format(value) : tenths.format(value));
 export const time = (ms: number): string => clock.format(ms);
 export const timeOfMinute = (ms: number): string => minuteClock.format(ms);
 export const timeOfDay = (ms: number): string => dayClock.format(ms);

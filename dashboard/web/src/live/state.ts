@@ -18,6 +18,8 @@ export class SiteState {
   online: Online | null = null;
   freshness: Freshness | null = null;
   ledger: Ledger | null = null;
+  /** Log time (ms since 1970) at which partitions began to be silent; 0: none is. */
+  silentSince = 0;
   totals: Totals | null = null;
   readonly seconds = new Map<number, SecondCounts>();
   readonly minutes = new Map<number, MinuteCounts>();
@@ -71,10 +73,17 @@ export class SiteState {
   #take(update: ViewUpdate): void {
     this.position = update.position;
     if (update.online) this.online = update.online;
-    if (update.freshness) this.freshness = update.freshness;
+    if (update.freshness) this.#fresh(update.freshness);
     if (update.ledger) this.ledger = update.ledger;
     this.#change(update.live);
     if (this.freshness && this.freshness.clock > 0) this.#prune(this.freshness.clock);
+  }
+
+  #fresh(freshness: Freshness): void {
+    // The clock goes on with the partitions that still tell: it says when the silence began only at its beginning.
+    if (freshness.silentPartitions === 0) this.silentSince = 0;
+    else if (this.silentSince === 0) this.silentSince = freshness.clock;
+    this.freshness = freshness;
   }
 
   #change(change: LiveChange): void {

@@ -67,6 +67,20 @@ describe('what is shown', () => {
 });
 
 describe('how fresh it is', () => {
+  it('stale since the silence began, although the other partitions go on', () => {
+    const state = holding({ freshness: freshness(CLOCK), live: { minutes } });
+    const tell = (seq: number, clock: number, silent: number) => {
+      const frame = parseFrame(JSON.stringify({ t: 'delta', site: 'demo', epoch: 1, seq, now: clock, freshness: freshness(clock, silent) }));
+      if (frame?.kind !== 'delta') throw new Error('no delta');
+      expect(state.apply(frame)).toBe('applied');
+    };
+    tell(2, CLOCK + 1_000, 1);
+    tell(3, CLOCK + 9_000, 2);
+    expect(ageOf(state, CLOCK + 9_000)).toEqual({ kind: 'stale', since: CLOCK + 1_000, silent: 2 });
+    tell(4, CLOCK + 10_000, 0);
+    expect(ageOf(state, CLOCK + 10_000).kind).toBe('fresh');
+  });
+
   it.each([
     ['right after', holding({ freshness: freshness(CLOCK), live: { minutes } }), 400, 'fresh'],
     ['at the edge', holding({ freshness: freshness(CLOCK), live: { minutes } }), STALE_MS, 'fresh'],

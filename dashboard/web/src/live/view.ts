@@ -137,18 +137,19 @@ export type Age =
   | { kind: 'waiting' }
   | { kind: 'idle' }
   | { kind: 'fresh'; clock: number; ageMs: number }
-  | { kind: 'stale'; clock: number; silent: number };
+  /** `since`: ms since 1970; 0: unknown. */
+  | { kind: 'stale'; since: number; silent: number };
 
 /** How old the numbers are when the node's clock says `now` (ms since 1970). */
 export function ageOf(state: SiteState, now: number): Age {
   const { freshness } = state;
   if (!freshness) return { kind: 'waiting' };
   const { clock, silentPartitions: silent } = freshness;
-  if (silent > 0) return { kind: 'stale', clock, silent };
+  if (silent > 0) return { kind: 'stale', since: state.silentSince, silent };
   // A site without anything in its windows is not told of, so its clock may stand still or be unknown.
   const empty = state.minutes.size === 0 && state.tops.size === 0 && (state.totals?.visitors ?? 0) === 0;
   if (clock === 0) return empty && state.totals === null ? { kind: 'waiting' } : { kind: 'idle' };
   const ageMs = Math.max(0, now - clock);
   if (ageMs <= STALE_MS) return { kind: 'fresh', clock, ageMs };
-  return empty ? { kind: 'idle' } : { kind: 'stale', clock, silent };
+  return empty ? { kind: 'idle' } : { kind: 'stale', since: clock, silent };
 }
