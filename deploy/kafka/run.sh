@@ -43,6 +43,7 @@ start() {
     jars=$(class_path)
     mkdir -p "$directory"
     directory=$(cd "$directory" && pwd)
+    # shellcheck disable=SC2046 # two numbers, to be taken apart
     set -- $(free_ports)
     sed -e "s|@PORT@|$1|g" -e "s|@CONTROLLER_PORT@|$2|g" -e "s|@DIRECTORY@|$directory|g" \
         "$here/server.properties" > "$directory/server.properties"
