@@ -148,7 +148,7 @@ export function createDelivery(outbox: Outbox, { stream, endpoint, query, ctx, n
 
   const show = (here: string) => {
     shown = here;
-    if (live && !overHttp) link?.send(here);
+    if (here && live && !overHttp) link?.send(here);
   };
 
   const ready = () => {
