@@ -175,7 +175,9 @@ impl Log {
             // Events are bounded by `in_flight_bytes`; this leaves room for dead letters and presence.
             .set("queue.buffering.max.kbytes", (2 * config.in_flight_bytes / 1024).max(32 * 1024).to_string())
             .set("queue.buffering.max.messages", "1000000")
-            .set("socket.keepalive.enable", "true");
+            .set("socket.keepalive.enable", "true")
+            // A broker that is back is found within a second, not ten.
+            .set("reconnect.backoff.max.ms", "1000");
         for (key, value) in &kafka.properties {
             client.set(key, value);
         }
