@@ -67,8 +67,8 @@ lint: setup-tests $(stamps)/tracker $(stamps)/web ## rustfmt, clippy, licences, 
 	@$(setup)/lint.sh
 
 .PHONY: bench
-bench: setup-build $(stamps)/tracker $(stamps)/web ## Benchmarks
-	@cargo bench --workspace --locked
+bench: build setup-engine ## Load through the release binary: events a second, and the audit of all of them
+	@$(setup)/bench.sh $(release)
 
 .PHONY: screenshots
 screenshots: build setup-tests ## Pictures of the live page and the demo site, for the README
