@@ -3,7 +3,8 @@ export const now = (): number => Math.round(performance.now());
 
 /** Names this page load: 48 bits of wall clock, then 48 random bits, in hex. */
 export function newStream(): string {
-  const hex = (value: number, digits: number) => value.toString(16).padStart(digits, "0");
-  const random = crypto.getRandomValues(new Uint8Array(6));
-  return hex(Date.now(), 12) + Array.from(random, (byte) => hex(byte, 2)).join("");
+  // The added power of 16 keeps the leading zeros and is cut off.
+  const time = (2 ** 48 + Date.now()).toString(16).slice(1);
+  const random = [...crypto.getRandomValues(new Uint8Array(6))].map((byte) => (256 + byte).toString(16).slice(1));
+  return time + random.join("");
 }

@@ -112,17 +112,14 @@ export function createDelivery(outbox: Outbox, { stream, endpoint, query, ctx, n
     if (link && (!live || outbox.flying().length)) answer = setTimeout(down, ANSWER_MS, 0);
   };
 
-  const frameOf = ([first, ...rest]: Entry[]) =>
-    batchFrame(
-      first?.stream ?? stream,
-      first?.seq ?? 1,
-      now(),
-      // Over WebSocket the connection's token need not be repeated.
-      live && !overHttp && first?.token === token ? undefined : first?.token || undefined,
-      ctx,
-      outbox.report(),
-      first ? [first, ...rest].map((entry) => entry.json) : [],
-    );
+  /** A batch of nothing asks for a token. */
+  const frameOf = (run: Entry[]) => {
+    const head = run[0] ?? { stream, seq: 1, token: "" };
+    // Over WebSocket the connection's token need not be repeated.
+    const named = live && !overHttp && head.token === token ? "" : head.token;
+    const events = run.map((entry) => entry.json);
+    return batchFrame(head.stream, head.seq, now(), named, ctx, outbox.report(), events);
+  };
 
   const flush = () => {
     clearTimeout(flushing);
@@ -130,16 +127,14 @@ export function createDelivery(outbox: Outbox, { stream, endpoint, query, ctx, n
     if (!live) return;
     if (pausedUntil > now()) return kick();
     const idle = !outbox.flying().length;
-    let sent = false;
     // One request at a time: browsers cap what keepalive requests may carry together.
-    while (!overHttp || (idle && !sent)) {
+    while (!overHttp || !outbox.flying().length) {
       const run = outbox.take(token, ...limits);
       if (!run.length) break;
       log("send", run);
       link?.send(frameOf(run));
-      sent = true;
     }
-    if (sent && idle) expectAnswer();
+    if (idle) expectAnswer();
   };
 
   const kick = () => {

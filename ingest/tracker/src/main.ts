@@ -119,11 +119,16 @@ function start(site: string, endpoint: string, withStorage: boolean): void {
 
 const script = document.currentScript as HTMLScriptElement | null;
 const { site, endpoint, storage } = script?.dataset ?? {};
-if (!script || !site) console.error("footfall: the script tag needs data-site");
-// Loaded twice: the first one counts.
-else if (!window.footfall?.state) {
-  const begin = () => start(site, endpoint ?? new URL(script.src).origin, storage !== "none");
-  if ((document as Document & { prerendering?: boolean }).prerendering)
-    document.addEventListener("prerenderingchange", begin, { once: true });
-  else begin();
-}
+const begin = () => {
+  try {
+    // Loaded twice: the first one counts.
+    if (script && site && !window.footfall?.state)
+      start(site, endpoint ?? new URL(script.src).origin, storage !== "none");
+  } catch (error) {
+    console.warn("footfall:", error);
+  }
+};
+if (!site) console.warn("footfall: the script tag needs data-site");
+if ((document as Document & { prerendering?: boolean }).prerendering)
+  document.addEventListener("prerenderingchange", begin, { once: true });
+else begin();

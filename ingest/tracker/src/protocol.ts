@@ -105,16 +105,16 @@ export interface Bye {
 
 export type ServerFrame = Welcome | Ack | Nack | Slow | Refused | Bye;
 
-/** `events` are JSON already: an event is written once, when it happens. */
+/** `events` are JSON already: an event is written once, when it happens. An empty `token` and no `evicted` are left out. */
 export function batchFrame(
   stream: string,
   first: number,
   sent: number,
-  token: string | undefined,
+  token: string,
   ctx: PageContext,
   evicted: number,
   events: string[],
 ): string {
-  const head = JSON.stringify({ t: "batch", stream, first, sent, token, ctx, evicted: evicted || undefined });
+  const head = JSON.stringify({ t: "batch", stream, first, sent, token: token || undefined, ctx, evicted: evicted || undefined });
   return `${head.slice(0, -1)},"events":[${events.join()}]}`;
 }

@@ -11,7 +11,7 @@ test("a batch is written byte for byte as in the golden file", () => {
   const batch = JSON.parse(text) as Batch;
   const [view, custom, engagement] = batch.events;
   assert.ok(view && custom && engagement);
-  const written = batchFrame(batch.stream, 3, 61_250, undefined, { w: 1440, l: "en-GB", z: "Europe/Berlin" }, 0, [
+  const written = batchFrame(batch.stream, 3, 61_250, "", { w: 1440, l: "en-GB", z: "Europe/Berlin" }, 0, [
     JSON.stringify({ k: "view", at: 1200, u: view.u, r: "https://www.search.example/", t: "Shop" }),
     JSON.stringify({
       k: "custom",
