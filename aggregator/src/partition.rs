@@ -1,0 +1,490 @@
+//! The state of one partition, and how a record changes it. No I/O, no clock: log time is the newest received-at.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use footfall_schemas::{
+    EventId, EventRecord, RejectReason, SiteId,
+    live::{LiveState, Totals},
+    record::{DeadLetter, MAX_DEAD_PAYLOAD_BYTES, Stage, parse_lines},
+    rows::{Coordinates, EventRow, RollingRow},
+    time::{MINUTE_MS, minute_of},
+    topics,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    block::{Block, Counts, Letter},
+    dedupe::{Bounds, Dedupe, Verdict},
+    minute::Minute,
+    panes::{Panes, first_minute_shown},
+    session::Sessions,
+};
+
+/// Newest time that may be counted (2100-01-01): `rolling_counts` tells minutes in 32 bits.
+const LAST_TIME_MS: i64 = 4_102_444_800_000;
+
+/// The floor until the first record after an unknown past has told the time.
+const UNKNOWN_FLOOR: i64 = i64::MAX;
+
+/// A record of `footfall.events`.
+#[derive(Debug, Clone)]
+pub(crate) struct Record {
+    pub(crate) offset: i64,
+    pub(crate) lines: Vec<(u16, Result<EventRecord, DeadLetter>)>,
+    pub(crate) bytes: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) lateness_ms: i64,
+    pub(crate) minute_values: usize,
+    pub(crate) live_values: usize,
+    pub(crate) dedupe: Bounds,
+}
+
+/// Where events that had to be looked up are stored; those not stored are not in it.
+pub(crate) type Stored = HashMap<(SiteId, EventId), (i64, u16)>;
+
+/// What happened, for the metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) rows: u64,
+    pub(crate) duplicates: u64,
+    pub(crate) late: u64,
+    pub(crate) poison: u64,
+}
+
+pub(crate) struct Partition {
+    number: i32,
+    limits: Limits,
+    state: State,
+    /// Cells to be written, by minute and site.
+    dirty: BTreeSet<(i64, u32)>,
+    /// Sites changed since they were last told.
+    touched: HashSet<u32>,
+    open: Block,
+    open_bytes: usize,
+    recent: Recent,
+}
+
+/// What a snapshot holds: a pure function of the records before `next`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct State {
+    /// Offset after the last record.
+    next: i64,
+    log_time: i64,
+    sites: Vec<Site>,
+    dedupe: Dedupe,
+    /// Minutes before are not in memory.
+    floor: i64,
+    /// Minutes not in memory that changed: site and start in ms.
+    recount: BTreeSet<(u32, i64)>,
+    #[serde(skip)]
+    numbers: HashMap<SiteId, u32>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Site {
+    id: SiteId,
+    stored: u64,
+    duplicate: u64,
+    late: u64,
+    poison: u64,
+    /// Received-at of the newest event.
+    newest: i64,
+    sessions: Sessions,
+    minutes: BTreeMap<i64, Minute>,
+    panes: Panes,
+}
+
+/// Ids of the open block and of the one before, which may not be stored yet: what a look-up cannot find.
+#[derive(Default)]
+struct Recent {
+    open: Vec<(u32, EventId)>,
+    before: Vec<(u32, EventId)>,
+    /// Built when it is first asked for.
+    index: Option<HashSet<(u32, EventId)>>,
+}
+
+impl Record {
+    /// Parses a record's value (`timestamp`: Kafka's, ms since 1970); what cannot be read or counted becomes a dead letter.
+    pub(crate) fn parse(partition: i32, offset: i64, timestamp: i64, value: &[u8]) -> Self {
+        let raw = |index: u16| {
+            let line = value.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).nth(index.into());
+            line.unwrap_or(value)
+        };
+        let mut lines: Vec<_> = parse_lines(value)
+            .map(|(index, line)| {
+                let line = line.map_err(|error| error.to_string()).and_then(countable);
+                let line = line.map_err(|reason| {
+                    let place = format!("{}/{partition}/{offset}/{index}", topics::EVENTS);
+                    poison(raw(index), timestamp, format!("{place}: {reason}"))
+                });
+                (index, line)
+            })
+            .collect();
+        if lines.is_empty() {
+            let detail = format!("{}/{partition}/{offset}/0: the record is empty", topics::EVENTS);
+            lines.push((0, Err(poison(value, timestamp, detail))));
+        }
+        Self { offset, lines, bytes: value.len() }
+    }
+}
+
+/// Refuses times that the tables cannot hold.
+fn countable(event: EventRecord) -> Result<EventRecord, String> {
+    if !(0..=LAST_TIME_MS).contains(&event.received_at) {
+        return Err(format!("received_at {} lies outside 1970 to 2100", event.received_at));
+    }
+    if !(0..=event.received_at).contains(&event.event_time) {
+        return Err(format!(
+            "event_time {} lies before 1970 or after received_at {}",
+            event.event_time, event.received_at
+        ));
+    }
+    Ok(event)
+}
+
+fn poison(payload: &[u8], received_at: i64, detail: String) -> DeadLetter {
+    #[derive(Deserialize)]
+    struct OnlySite {
+        site: String,
+    }
+    #[derive(Deserialize)]
+    struct OnlyId {
+        event_id: EventId,
+    }
+    DeadLetter {
+        site: serde_json::from_slice::<OnlySite>(payload).map(|line| line.site).unwrap_or_default(),
+        received_at: received_at.clamp(0, LAST_TIME_MS),
+        stage: Stage::Aggregator,
+        reason: RejectReason::PoisonRecord,
+        detail,
+        event_id: serde_json::from_slice::<OnlyId>(payload).map(|line| line.event_id).ok(),
+        payload: String::from_utf8_lossy(&payload[..payload.len().min(MAX_DEAD_PAYLOAD_BYTES)]).into_owned(),
+    }
+}
+
+impl Partition {
+    /// For a log read from its beginning.
+    pub(crate) fn from_the_beginning(number: i32, limits: Limits) -> Self {
+        Self::new(number, limits, State::new(0, Dedupe::from_the_beginning(), i64::MIN))
+    }
+
+    /// For a log of which the records before `next` are gone and no state was kept.
+    pub(crate) fn from_the_unknown(number: i32, limits: Limits, next: i64) -> Self {
+        Self::new(number, limits, State::new(next, Dedupe::from_the_unknown(i64::MAX), UNKNOWN_FLOOR))
+    }
+
+    /// From [`Self::encode`]. Everything in memory counts as not written.
+    pub(crate) fn decode(number: i32, limits: Limits, bytes: &[u8]) -> Result<Self, postcard::Error> {
+        let mut state: State = postcard::from_bytes(bytes)?;
+        state.numbers = (0..).zip(&state.sites).map(|(number, site)| (site.id.clone(), number)).collect();
+        let mut partition = Self::new(number, limits, state);
+        for (number, site) in (0..).zip(&partition.state.sites) {
+            partition.dirty.extend(site.minutes.keys().map(|minute| (*minute, number)));
+            partition.touched.insert(number);
+        }
+        Ok(partition)
+    }
+
+    fn new(number: i32, limits: Limits, state: State) -> Self {
+        let open = Block { start: state.next, end: state.next, ..Block::default() };
+        Self {
+            number,
+            limits,
+            state,
+            dirty: BTreeSet::new(),
+            touched: HashSet::new(),
+            open,
+            open_bytes: 0,
+            recent: Recent::default(),
+        }
+    }
+
+    /// The state at a block's end.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        postcard::to_stdvec(&self.state).expect("plain collections always serialise into memory")
+    }
+
+    /// Offset after the last record folded.
+    pub(crate) fn next(&self) -> i64 {
+        self.state.next
+    }
+
+    pub(crate) fn log_time(&self) -> i64 {
+        self.state.log_time
+    }
+
+    pub(crate) fn streams(&self) -> usize {
+        self.state.dedupe.len()
+    }
+
+    /// The events of a record that must be looked up among the stored rows before it is folded.
+    pub(crate) fn unknown<'a>(&'a self, record: &'a Record) -> impl Iterator<Item = (&'a SiteId, EventId)> {
+        record.lines.iter().filter_map(|(_, line)| {
+            let event = line.as_ref().ok()?;
+            let site = self.state.numbers.get(&event.site).copied().unwrap_or(u32::MAX);
+            let log_time = self.state.log_time.max(event.received_at);
+            (self.state.dedupe.check(site, event.event_id, log_time) == Verdict::Unknown)
+                .then_some((&event.site, event.event_id))
+        })
+    }
+
+    /// Folds the next record in. `emit`: its rows and dead letters go into the open block; otherwise they were
+    /// written before.
+    pub(crate) fn fold(&mut self, record: Record, stored: &Stored, emit: bool) -> Tally {
+        debug_assert!(record.offset >= self.state.next, "records come in the log's order");
+        let mut tally = Tally::default();
+        for (index, line) in record.lines {
+            let at = Coordinates { partition: self.number, offset: record.offset, index };
+            match line {
+                Ok(event) => self.event(event, at, stored, emit, &mut tally),
+                Err(letter) => {
+                    tally.poison += 1;
+                    // Only of a site that is known: garbage must not fill the memory with sites.
+                    let site = SiteId::try_from(letter.site.as_str()).ok();
+                    if let Some(number) = site.and_then(|site| self.state.numbers.get(&site).copied()) {
+                        self.state.sites[number as usize].poison += 1;
+                        self.touched.insert(number);
+                    }
+                    if emit {
+                        self.open.letters.push(Letter { at, letter });
+                    }
+                }
+            }
+        }
+        self.state.next = record.offset + 1;
+        self.open.end = self.state.next;
+        if emit {
+            self.open_bytes += record.bytes;
+        } else {
+            self.open.start = self.state.next;
+        }
+        tally
+    }
+
+    fn event(&mut self, event: EventRecord, at: Coordinates, stored: &Stored, emit: bool, tally: &mut Tally) {
+        let state = &mut self.state;
+        state.log_time = state.log_time.max(event.received_at);
+        let log_time = state.log_time;
+        if state.floor == UNKNOWN_FLOOR {
+            // Minutes that began earlier may have lost events: they are counted from the stored rows.
+            state.floor = minute_of(log_time) + MINUTE_MS;
+            state.dedupe = Dedupe::from_the_unknown(log_time);
+        }
+        let number = state.number_of(&event.site);
+        let key = (number, event.event_id);
+        let duplicate = match state.dedupe.check(number, event.event_id, log_time) {
+            Verdict::Fresh => false,
+            Verdict::Duplicate => true,
+            Verdict::Unknown => {
+                self.recent.contains(key)
+                    || stored
+                        .get(&(event.site.clone(), event.event_id))
+                        .is_some_and(|place| *place < (at.offset, at.index))
+            }
+        };
+        state.dedupe.remember(number, event.event_id, log_time);
+        let site = &mut state.sites[number as usize];
+        self.touched.insert(number);
+        if duplicate {
+            site.duplicate += 1;
+            tally.duplicates += 1;
+            return;
+        }
+
+        let (session, session_start) =
+            site.sessions.assign(&event.site, event.visitor, event.event_id, event.event_time, log_time);
+        let minute = minute_of(event.event_time);
+        let late = minute + MINUTE_MS + self.limits.lateness_ms <= log_time;
+        site.stored += 1;
+        site.late += u64::from(late);
+        site.newest = site.newest.max(event.received_at);
+        tally.rows += 1;
+        tally.late += u64::from(late);
+        if minute >= state.floor {
+            let counts = site.minutes.entry(minute).or_default();
+            counts.count(&event, session_start, self.limits.minute_values);
+            self.dirty.insert((minute, number));
+            site.panes.count_tops(&event);
+        } else {
+            state.recount.insert((number, minute));
+        }
+        site.panes.count(&event);
+        if emit {
+            self.recent.push(key);
+            self.open.rows.push(EventRow::new(event, session, session_start, late, topics::EVENTS, at));
+        }
+    }
+
+    /// Start of the open block.
+    pub(crate) fn open_start(&self) -> i64 {
+        self.open.start
+    }
+
+    pub(crate) fn open_rows(&self) -> usize {
+        self.open.rows.len()
+    }
+
+    pub(crate) fn open_bytes(&self) -> usize {
+        self.open_bytes
+    }
+
+    /// `true` when no record lies in the open block.
+    pub(crate) fn is_at_a_boundary(&self) -> bool {
+        self.open.start == self.state.next
+    }
+
+    /// Moves over offsets that hold no record (the log's control records).
+    pub(crate) fn skip_to(&mut self, next: i64) {
+        if next > self.state.next {
+            if self.is_at_a_boundary() {
+                self.open.start = next;
+            }
+            self.state.next = next;
+            self.open.end = next;
+        }
+    }
+
+    /// Ends the open block at the last record folded. The block before must be stored by now.
+    pub(crate) fn close(&mut self) -> Block {
+        let next = Block { start: self.state.next, end: self.state.next, ..Block::default() };
+        self.open_bytes = 0;
+        self.recent.roll();
+        std::mem::replace(&mut self.open, next)
+    }
+
+    /// Takes what changed of the minutes that have ended at `clock` (of all with `None`), as of the last record.
+    pub(crate) fn take_counts(&mut self, clock: Option<i64>) -> Counts {
+        let closed = clock.map_or(i64::MAX, |clock| clock - MINUTE_MS - self.limits.lateness_ms);
+        let mut counts = Counts::default();
+        let State { sites, recount, next, .. } = &mut self.state;
+        while let Some((minute, number)) = self.dirty.first().copied().filter(|(minute, _)| *minute <= closed)
+        {
+            self.dirty.pop_first();
+            let site = &mut sites[number as usize];
+            let Some(cells) = site.minutes.get_mut(&minute) else { continue };
+            if !cells.full().is_empty() {
+                recount.insert((number, minute));
+            }
+            let version = *next as u64;
+            counts.rows.extend(cells.take_changed().map(|(dimension, value, measures)| {
+                RollingRow::new(&site.id, minute, (dimension, value), self.number, measures, version)
+            }));
+        }
+        let recount = std::mem::take(recount);
+        counts.recount =
+            recount.into_iter().map(|(site, minute)| (sites[site as usize].id.clone(), minute)).collect();
+        counts
+    }
+
+    /// Frees what is out of every window. Only between records whose look-ups were answered.
+    pub(crate) fn sweep(&mut self) {
+        let state = &mut self.state;
+        state.dedupe.sweep(state.log_time, self.limits.dedupe);
+        // One minute more than shown, because windows are told at a clock that may lag by a tick.
+        let floor = first_minute_shown(state.log_time)
+            .min(minute_of(state.log_time - self.limits.lateness_ms))
+            - MINUTE_MS;
+        let moved = floor > state.floor && state.log_time > 0;
+        if moved {
+            state.floor = floor;
+        }
+        for (number, site) in (0..).zip(&mut state.sites) {
+            site.sessions.sweep(state.log_time);
+            site.panes.sweep(state.log_time);
+            if moved {
+                let kept = site.minutes.split_off(&state.floor);
+                for minute in std::mem::replace(&mut site.minutes, kept).into_keys() {
+                    // What leaves memory unwritten is counted from the stored rows.
+                    if self.dirty.remove(&(minute, number)) {
+                        state.recount.insert((number, minute));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sites that changed since the last call.
+    pub(crate) fn take_touched(&mut self) -> Vec<SiteId> {
+        self.touched.drain().map(|number| self.state.sites[number as usize].id.clone()).collect()
+    }
+
+    /// A site's windows at `clock`, and received-at of its newest event.
+    pub(crate) fn live(&mut self, site: &SiteId, clock: i64) -> (LiveState, i64) {
+        let number = self.state.number_of(site);
+        let site = &mut self.state.sites[number as usize];
+        let (active, visitors) = site.panes.visitors(clock);
+        let (tops, cut) = site.panes.tops(clock, &site.minutes, self.limits.live_values);
+        let shown = site.minutes.range(first_minute_shown(clock)..=clock);
+        let state = LiveState {
+            totals: Some(Totals {
+                active,
+                visitors,
+                stored: site.stored,
+                duplicate: site.duplicate,
+                late: site.late,
+                poison: site.poison,
+            }),
+            seconds: site.panes.seconds(clock),
+            minutes: shown.map(|(minute, counts)| (minute / 1_000, counts.total())).collect(),
+            tops,
+            cut,
+        };
+        (state, site.newest)
+    }
+}
+
+impl State {
+    fn new(next: i64, dedupe: Dedupe, floor: i64) -> Self {
+        Self {
+            next,
+            log_time: 0,
+            sites: Vec::new(),
+            dedupe,
+            floor,
+            recount: BTreeSet::new(),
+            numbers: HashMap::new(),
+        }
+    }
+
+    fn number_of(&mut self, site: &SiteId) -> u32 {
+        if let Some(number) = self.numbers.get(site) {
+            return *number;
+        }
+        let number = u32::try_from(self.sites.len()).expect("a node knows fewer sites than 32 bits count");
+        self.numbers.insert(site.clone(), number);
+        self.sites.push(Site {
+            id: site.clone(),
+            stored: 0,
+            duplicate: 0,
+            late: 0,
+            poison: 0,
+            newest: 0,
+            sessions: Sessions::default(),
+            minutes: BTreeMap::new(),
+            panes: Panes::default(),
+        });
+        number
+    }
+}
+
+impl Recent {
+    fn push(&mut self, key: (u32, EventId)) {
+        self.open.push(key);
+        if let Some(index) = &mut self.index {
+            index.insert(key);
+        }
+    }
+
+    fn contains(&mut self, key: (u32, EventId)) -> bool {
+        let Self { open, before, index } = self;
+        index.get_or_insert_with(|| open.iter().chain(before.iter()).copied().collect()).contains(&key)
+    }
+
+    fn roll(&mut self) {
+        self.before = std::mem::take(&mut self.open);
+        self.index = None;
+    }
+}

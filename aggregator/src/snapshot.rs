@@ -1,0 +1,157 @@
+//! How a partition's state lies on the compacted topic `footfall.snapshots`: in chunks under two alternating slots,
+//! each closed by a manifest, so that one complete snapshot is there while the next is written.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Well below the topic's `max.message.bytes`.
+const CHUNK_BYTES: usize = 512 * 1024;
+/// Changes with the state's form: a snapshot of another form is as good as none.
+const FORM: u8 = 1;
+
+/// A message for the snapshot topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Chunk {
+    pub(crate) key: String,
+    pub(crate) value: Vec<u8>,
+}
+
+/// A complete snapshot found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stored {
+    pub(crate) slot: Slot,
+    /// The state is that before this offset.
+    pub(crate) offset: i64,
+    pub(crate) state: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) enum Slot {
+    A,
+    B,
+}
+
+impl Slot {
+    pub(crate) fn other(self) -> Self {
+        match self {
+            Self::A => Self::B,
+            Self::B => Self::A,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::A => "a",
+            Self::B => "b",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Manifest {
+    form: u8,
+    /// Tells this snapshot's chunks from those of an earlier or a concurrent one in the same slot.
+    id: u64,
+    offset: i64,
+    chunks: u32,
+    hash: u64,
+}
+
+/// Cuts a state into the messages to be written, the manifest last.
+pub(crate) fn chunks(slot: Slot, id: u64, offset: i64, state: &[u8]) -> Vec<Chunk> {
+    let mut chunks: Vec<Chunk> = state
+        .chunks(CHUNK_BYTES)
+        .enumerate()
+        .map(|(index, bytes)| {
+            let mut value = Vec::with_capacity(8 + bytes.len());
+            value.extend_from_slice(&id.to_le_bytes());
+            value.extend_from_slice(bytes);
+            Chunk { key: format!("{}/{index}", slot.name()), value }
+        })
+        .collect();
+    let manifest = Manifest { form: FORM, id, offset, chunks: chunks.len() as u32, hash: xxh3_64(state) };
+    let value = postcard::to_stdvec(&manifest).expect("plain numbers always serialise into memory");
+    chunks.push(Chunk { key: format!("{}/manifest", slot.name()), value });
+    chunks
+}
+
+/// Puts together what lies on the topic; the newest message of a key holds.
+#[derive(Debug, Default)]
+pub(crate) struct Assembly {
+    newest: HashMap<String, Vec<u8>>,
+}
+
+impl Assembly {
+    pub(crate) fn add(&mut self, chunk: Chunk) {
+        self.newest.insert(chunk.key, chunk.value);
+    }
+
+    /// The slots whose every chunk belongs to their manifest.
+    pub(crate) fn complete(mut self) -> Vec<Stored> {
+        [Slot::A, Slot::B].into_iter().filter_map(|slot| self.slot(slot)).collect()
+    }
+
+    fn slot(&mut self, slot: Slot) -> Option<Stored> {
+        let manifest = self.newest.remove(&format!("{}/manifest", slot.name()))?;
+        let manifest: Manifest = postcard::from_bytes(&manifest).ok()?;
+        if manifest.form != FORM {
+            return None;
+        }
+        let mut state = Vec::new();
+        for index in 0..manifest.chunks {
+            let chunk = self.newest.remove(&format!("{}/{index}", slot.name()))?;
+            let (id, bytes) = chunk.split_first_chunk::<8>()?;
+            if u64::from_le_bytes(*id) != manifest.id {
+                return None;
+            }
+            state.extend_from_slice(bytes);
+        }
+        (xxh3_64(&state) == manifest.hash).then_some(Stored { slot, offset: manifest.offset, state })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn assemble(chunks: impl IntoIterator<Item = Chunk>) -> Vec<Stored> {
+        let mut assembly = Assembly::default();
+        chunks.into_iter().for_each(|chunk| assembly.add(chunk));
+        assembly.complete()
+    }
+
+    fn state(fill: u8) -> Vec<u8> {
+        vec![fill; 2 * CHUNK_BYTES + 7]
+    }
+
+    #[test]
+    fn what_was_cut_is_put_together() {
+        let written = chunks(Slot::A, 1, 42, &state(3));
+        assert_eq!(written.len(), 4);
+        assert_eq!(assemble(written), [Stored { slot: Slot::A, offset: 42, state: state(3) }]);
+    }
+
+    #[test]
+    fn a_snapshot_torn_at_any_message_is_not_read_and_the_other_slot_is() {
+        for torn in 1..4 {
+            let mut log = chunks(Slot::A, 1, 10, &state(1));
+            log.extend(chunks(Slot::B, 2, 20, &state(2)));
+            log.extend(chunks(Slot::A, 3, 30, &state(3)).into_iter().take(torn));
+            let found = assemble(log);
+            assert_eq!(
+                found.iter().map(|snapshot| snapshot.offset).collect::<Vec<_>>(),
+                [20],
+                "torn at {torn}"
+            );
+        }
+    }
+
+    #[test]
+    fn two_writers_in_one_slot_are_not_mixed() {
+        let (one, two) = (chunks(Slot::A, 1, 10, &state(1)), chunks(Slot::A, 2, 20, &state(2)));
+        let mixed = [&one[0], &two[0], &two[1], &one[1], &two[2], &two[3]].map(Clone::clone);
+        assert_eq!(assemble(mixed), []);
+    }
+}

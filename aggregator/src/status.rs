@@ -1,0 +1,106 @@
+//! What the role can say of itself: for readiness, the status page and tests.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+/// Shared with the process that runs the role.
+#[derive(Debug, Default)]
+pub struct Status {
+    partitions: Mutex<BTreeMap<i32, PartitionStatus>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionStatus {
+    pub phase: Phase,
+    /// Offset up to which everything is written.
+    pub stored: i64,
+    /// Offset after the last record of the log, as far as known.
+    pub end: i64,
+    /// `true` once the end of the log was reached after the assignment, until records are waiting again.
+    pub caught_up: bool,
+    /// What is being tried again, and why it failed.
+    pub last_error: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Loads the state.
+    Loading,
+    /// Reads the log up to where it was left.
+    Replaying,
+    Running,
+}
+
+impl PartitionStatus {
+    /// Records that are not yet written.
+    pub fn lag(&self) -> i64 {
+        (self.end - self.stored).max(0)
+    }
+}
+
+impl Status {
+    /// The partitions assigned to this member.
+    pub fn partitions(&self) -> BTreeMap<i32, PartitionStatus> {
+        self.lock().clone()
+    }
+
+    /// At least one partition is assigned, and none is loading, replaying or behind.
+    pub fn is_caught_up(&self) -> bool {
+        let partitions = self.lock();
+        !partitions.is_empty() && partitions.values().all(|p| p.phase == Phase::Running && p.caught_up)
+    }
+
+    /// The error of some partition that is being tried again now.
+    pub fn last_error(&self) -> Option<String> {
+        self.lock().values().find_map(|partition| partition.last_error.clone())
+    }
+
+    pub(crate) fn assigned(&self, partition: i32) {
+        let status =
+            PartitionStatus { phase: Phase::Loading, stored: 0, end: 0, caught_up: false, last_error: None };
+        self.lock().insert(partition, status);
+    }
+
+    pub(crate) fn revoked(&self, partition: i32) {
+        self.lock().remove(&partition);
+    }
+
+    pub(crate) fn phase(&self, partition: i32, phase: Phase) {
+        self.change(partition, |status| status.phase = phase);
+    }
+
+    pub(crate) fn stored(&self, partition: i32, offset: i64) {
+        self.change(partition, |status| {
+            status.stored = offset;
+            status.end = status.end.max(offset);
+        });
+    }
+
+    pub(crate) fn end(&self, partition: i32, offset: i64) {
+        self.change(partition, |status| status.end = status.end.max(offset));
+    }
+
+    pub(crate) fn caught_up(&self, partition: i32, caught_up: bool) {
+        self.change(partition, |status| status.caught_up = caught_up);
+    }
+
+    pub(crate) fn failed(&self, partition: i32, reason: String) {
+        self.change(partition, |status| status.last_error = Some(reason));
+    }
+
+    pub(crate) fn worked(&self, partition: i32) {
+        self.change(partition, |status| status.last_error = None);
+    }
+
+    fn change(&self, partition: i32, change: impl FnOnce(&mut PartitionStatus)) {
+        if let Some(status) = self.lock().get_mut(&partition) {
+            change(status);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<i32, PartitionStatus>> {
+        self.partitions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
