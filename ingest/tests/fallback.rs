@@ -1,0 +1,130 @@
+//! The HTTP way: the same intake, the same acks; and what else the listener serves.
+
+mod support;
+
+use footfall_schemas::{RejectReason, tracker::ServerFrame};
+use rstest::rstest;
+use serde_json::json;
+use support::*;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_without_a_socket_asks_for_a_token_and_sends_with_it() {
+    let kafka = Kafka::start();
+    let ingest = Ingest::start(&kafka).await;
+    let asked = ingest.post("/e?k=shop", &batch(stream(1), 1, &[])).await;
+    let ServerFrame::Ack(asked) = asked.frame() else { panic!("{asked:?}") };
+    assert_eq!((asked.first, asked.upto), (1, 0), "nothing is settled");
+    let token = asked.token.unwrap();
+    let sent =
+        ingest.post(&format!("/e?k=shop&t={token}"), &batch(stream(1), 1, &[view("/"), json!({})])).await;
+    assert_eq!(sent.status, 200);
+    let ServerFrame::Ack(ack) = sent.frame() else { panic!("{sent:?}") };
+    assert_eq!((ack.first, ack.upto, ack.refused[0].seq), (1, 2, 2));
+    assert!(ack.token.is_some());
+    // The same visitor by socket, with the token of the HTTP answer.
+    let mut tracker = ingest.tracker_at(&format!("/ws?k=shop&t={token}")).await;
+    tracker.send(&batch(stream(1), 3, &[view("/")])).await;
+    tracker.ack().await;
+    let events = kafka.events(2).await;
+    assert_eq!(events[0].1.visitor, events[1].1.visitor);
+    ingest.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_last_beacon_without_a_token_is_taken() {
+    let kafka = Kafka::start();
+    let ingest = Ingest::start(&kafka).await;
+    let headers = [("content-type", "text/plain;charset=UTF-8"), ("origin", "https://shop.example")];
+    let body = batch(stream(1), 1, &[view("/last")]).to_string();
+    let answer = http(ingest.address, "POST", "/e?k=shop", &headers, body.as_bytes()).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.headers["access-control-allow-origin"], "https://shop.example");
+    assert_eq!(answer.headers["vary"], "Origin");
+    assert_eq!(kafka.events(1).await[0].1.path, "/last");
+    ingest.stop().await;
+}
+
+#[rstest]
+#[case::unknown_site("/e?k=nowhere", None, b"{}".to_vec(), 404, RejectReason::UnknownSite)]
+#[case::no_site("/e", None, b"{}".to_vec(), 404, RejectReason::UnknownSite)]
+#[case::wrong_origin("/e?k=shop", Some("https://evil.example"), b"{}".to_vec(), 403, RejectReason::OriginDenied)]
+#[case::null_origin("/e?k=shop", Some("null"), b"{}".to_vec(), 403, RejectReason::OriginDenied)]
+#[case::malformed("/e?k=shop", None, b"nonsense".to_vec(), 400, RejectReason::Malformed)]
+#[case::empty("/e?k=shop", None, b"".to_vec(), 400, RejectReason::Malformed)]
+#[case::no_batch("/e?k=shop", None, br#"{"t":"here","path":"/","visible":true}"#.to_vec(), 400, RejectReason::Malformed)]
+#[case::bad_utf8("/e?k=shop", None, vec![b'"', 0xff, b'"'], 400, RejectReason::BadUtf8)]
+#[case::too_large("/e?k=shop", None, vec![b' '; 64 * 1024 + 1], 413, RejectReason::TooLarge)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bad_request_is_answered_with_its_status_and_kept(
+    #[case] path: &str,
+    #[case] origin: Option<&str>,
+    #[case] body: Vec<u8>,
+    #[case] status: u16,
+    #[case] reason: RejectReason,
+) {
+    let kafka = Kafka::start();
+    let ingest = Ingest::start(&kafka).await;
+    let headers: Vec<_> = origin.map(|origin| ("origin", origin)).into_iter().collect();
+    let answer = http(ingest.address, "POST", path, &headers, &body).await;
+    assert_eq!(answer.status, status, "{answer:?}");
+    assert!(
+        matches!(answer.frame(), ServerFrame::Error { reason: told, .. } if told == reason),
+        "{answer:?}"
+    );
+    assert_eq!(kafka.dead_letters(1).await[0].reason, reason);
+    ingest.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_without_a_length_is_cut_off_at_the_cap() {
+    let kafka = Kafka::start();
+    let ingest = Ingest::start(&kafka).await;
+    let chunk = format!("2000\r\n{}\r\n", " ".repeat(0x2000));
+    let body = chunk.repeat(9) + "0\r\n\r\n";
+    let mut stream = tokio::net::TcpStream::connect(ingest.address).await.unwrap();
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let head =
+        "POST /e?k=shop HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let _ = stream.write_all(body.as_bytes()).await;
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 413");
+    ingest.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_preflight_is_answered_for_allowed_origins_only() {
+    let kafka = Kafka::start();
+    let ingest = Ingest::start(&kafka).await;
+    for (origin, status) in [("https://shop.example", 204), ("https://evil.example", 403)] {
+        let answer = http(ingest.address, "OPTIONS", "/e?k=shop", &[("origin", origin)], b"").await;
+        assert_eq!(answer.status, status);
+        assert_eq!(answer.headers.contains_key("access-control-allow-origin"), status == 204);
+    }
+    ingest.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_script_the_probes_and_the_demo_are_served() {
+    let kafka = Kafka::start();
+    let ingest = Ingest::start_with(&kafka, |config| config.demo = true).await;
+    let script = ingest.get("/f.js").await;
+    assert_eq!((script.status, script.headers["access-control-allow-origin"].as_str()), (200, "*"));
+    let again =
+        http(ingest.address, "GET", "/f.js", &[("if-none-match", &script.headers["etag"])], b"").await;
+    assert_eq!((again.status, again.body.as_str()), (304, ""));
+    assert_eq!(ingest.get("/healthz").await.status, 200);
+    assert_eq!(ingest.get("/readyz").await.status, 200);
+    assert_eq!(ingest.get("/metrics").await.body, "metrics\n");
+    let demo = ingest.get("/demo/").await;
+    assert_eq!(demo.status, 200);
+    assert!(demo.body.contains("shop") && !demo.body.contains("{{site}}"));
+    assert_eq!(ingest.get("/demo").await.headers["location"], "/demo/");
+    assert_eq!(ingest.get("/nothing").await.status, 404);
+    ingest.stop().await;
+
+    let ingest = Ingest::start(&kafka).await;
+    assert_eq!(ingest.get("/demo/").await.status, 404, "only where it is asked for");
+    ingest.stop().await;
+}
