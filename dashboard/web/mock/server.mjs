@@ -15,7 +15,7 @@ const DELTAS_KEPT = 40;
 
 /** Options: port, sites ({ key: page views per second }), signedIn, tickMs. Changed while it runs by `control`. */
 export async function start({ port = 0, sites = { demo: 3, shop: 0.4, empty: 0 }, signedIn = true, tickMs = 250 } = {}) {
-  const control = { signedIn, silent: 0, paused: false, refuseSockets: false };
+  const control = { signedIn, silent: 0, paused: false, refuseSockets: false, noHistory: false };
   const mocks = Object.entries(sites).map(([key, perSecond], n) => new MockSite(key, perSecond, Date.now(), 7 + n));
   const feeds = new Map(mocks.map((site) => [site.key, { site, epoch: Date.now(), seq: 1, told: told(site), deltas: [], viewers: new Set() }]));
 
@@ -50,17 +50,18 @@ export async function start({ port = 0, sites = { demo: 3, shop: 0.4, empty: 0 }
       return json(200, {});
     }
     if (url.pathname.startsWith('/api/')) {
-      if (!control.signedIn) return json(401, { error: 'sign in first' });
+      if (!control.signedIn) return json(401, { error: 'not_logged_in', detail: 'open a link that `footfall login` prints' });
       if (url.pathname === '/api/session') return json(200, { signed_in: true });
       if (url.pathname === '/api/sites') {
-        return json(200, mocks.map(({ key }) => ({
+        return json(200, { sites: mocks.map(({ key }) => ({
           key,
           name: { demo: 'Demo shop', shop: 'Lamps & Chairs' }[key] ?? key,
-          snippet: `<script async src="http://127.0.0.1:8080/f.js" data-site="${key}"></script>`,
-          demo: 'http://127.0.0.1:8080/demo/',
-        })));
+          snippet: `<script defer src="http://127.0.0.1:8080/f.js" data-site="${key}"></script>`,
+          demo: key === 'shop' ? null : 'http://127.0.0.1:8080/demo/',
+        })) });
       }
       const feed = feeds.get(url.searchParams.get('site'));
+      if (control.noHistory) return json(503, { error: 'timeout', detail: 'ClickHouse cannot be asked at the moment' });
       if (url.pathname === '/api/history' && feed) return json(200, feed.site.history(Date.now()));
       return json(404, { error: 'not here' });
     }
@@ -102,6 +103,7 @@ export async function start({ port = 0, sites = { demo: 3, shop: 0.4, empty: 0 }
 
   await new Promise((resolve) => server.listen(port, '127.0.0.1', resolve));
   return {
+    tick,
     url: `http://127.0.0.1:${server.address().port}`,
     control,
     feeds,

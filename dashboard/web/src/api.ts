@@ -47,8 +47,7 @@ export async function session(): Promise<boolean> {
 }
 
 export async function sites(): Promise<Site[]> {
-  const body = await get('/api/sites');
-  const list = Array.isArray(body) ? body : (body as { sites?: unknown }).sites;
+  const list = ((await get('/api/sites')) as { sites?: unknown }).sites;
   if (!Array.isArray(list)) throw new ApiError(200, '/api/sites: no list of sites');
   return (list as Partial<Site>[]).map((site) => ({
     key: String(site.key),
@@ -75,6 +74,13 @@ async function get(path: string): Promise<unknown> {
   } catch {
     throw new ApiError(0, 'no connection');
   }
-  if (!response.ok) throw new ApiError(response.status, `HTTP ${response.status}`);
+  if (!response.ok) throw new ApiError(response.status, await detail(response));
   return (await response.json()) as unknown;
+}
+
+/** What the node says of its refusal; a proxy in between says nothing that we know. */
+async function detail(response: Response): Promise<string> {
+  const body: unknown = await response.json().catch(() => null);
+  const told = typeof body === 'object' && body !== null && 'detail' in body ? body.detail : null;
+  return typeof told === 'string' ? told : `HTTP ${response.status}`;
 }

@@ -3,8 +3,8 @@
 import { DIMENSIONS, type Dimension, type Ledger, type Totals } from './protocol';
 import { MINUTES_SHOWN, SECONDS_SHOWN, type SiteState } from './state';
 
-/** Older than this and the numbers are called stale. Aggregators tell everything every 3 s. */
-export const STALE_MS = 10_000;
+/** Older than this and the numbers are called stale. A node says so itself after 10 s, and then says more. */
+export const STALE_MS = 12_000;
 /** Seconds over which the rate is a mean. */
 const RATE_SECONDS = 10;
 
