@@ -29,10 +29,10 @@ pub(crate) async fn topic(address: &str, partitions: i32, settings: &[(&str, &st
     let admin = admin(address);
     let created = admin.create_topics([&topic], &AdminOptions::new()).await.unwrap();
     created.into_iter().for_each(|result| assert_eq!(result.unwrap(), name));
-    eventually("the topic is there", || {
+    eventually("the topic is there", async || {
         let metadata = admin.inner().fetch_metadata(Some(&name), Duration::from_secs(5)).unwrap();
         let there = i32::try_from(metadata.topics()[0].partitions().len()).unwrap() == partitions;
-        std::future::ready(there.then_some(()))
+        there.then_some(())
     })
     .await;
     name
@@ -51,7 +51,10 @@ pub(crate) fn producer(address: &str, settings: &[(&str, &str)]) -> FutureProduc
 pub(crate) fn consumer(address: &str, group: &str, settings: &[(&str, &str)]) -> StreamConsumer {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", address).set("group.id", group).set("enable.auto.commit", "false");
-    config.set("auto.offset.reset", "earliest").set("session.timeout.ms", "6000").set("heartbeat.interval.ms", "200");
+    config
+        .set("auto.offset.reset", "earliest")
+        .set("session.timeout.ms", "6000")
+        .set("heartbeat.interval.ms", "200");
     for (key, value) in settings {
         config.set(*key, *value);
     }
@@ -67,7 +70,8 @@ pub(crate) async fn take<T>(
     let mut taken = Vec::new();
     while taken.len() < count {
         let next = tokio::time::timeout(DEADLINE, consumer.recv()).await;
-        let message = next.unwrap_or_else(|_| panic!("only {} of {count} messages came", taken.len())).unwrap();
+        let message =
+            next.unwrap_or_else(|_| panic!("only {} of {count} messages came", taken.len())).unwrap();
         taken.push(map(&message));
     }
     taken

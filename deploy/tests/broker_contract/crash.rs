@@ -6,13 +6,12 @@ use std::io::Write;
 
 use footfall::embedded::broker::{Broker, BrokerError};
 use kafka_protocol::error::ResponseError;
-use kafka_protocol::messages::InitProducerIdRequest;
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::producer::FutureRecord;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::clients::{consumer, fresh, producer, topic, values};
-use super::raw::{RawClient, batch};
+use super::raw::{RawClient, batch, init_producer_id};
 use super::target::{BrokerProcess, DEADLINE, config, external};
 
 /// Whether to skip, and says so.
@@ -55,7 +54,8 @@ async fn acked_records_survive_kill_9_once() {
     for partition in 0..2 {
         stored.extend(values(&broker.address, &topic, partition).await);
     }
-    let numbers: Vec<usize> = stored.iter().map(|value| value.split(' ').next().unwrap().parse().unwrap()).collect();
+    let numbers: Vec<usize> =
+        stored.iter().map(|value| value.split(' ').next().unwrap().parse().unwrap()).collect();
     let distinct: HashSet<usize> = numbers.iter().copied().collect();
     assert_eq!(distinct.len(), issued, "nothing acked is lost");
     assert_eq!(numbers.len(), issued, "nothing is stored twice");
@@ -69,7 +69,7 @@ async fn a_batch_resent_after_a_restart_is_recognised_and_ids_are_not_reused() {
     let mut broker = BrokerProcess::start().await;
     let topic = topic(&broker.address, 1, &[]).await;
     let mut raw = RawClient::connect(&broker.address).await;
-    let init = InitProducerIdRequest::default().with_producer_id((-1).into()).with_producer_epoch(-1);
+    let init = init_producer_id();
     let id = raw.ask(4, &init).await.producer_id.0;
     assert_eq!(raw.produce(&topic, batch((id, 0), 0, &["a", "b"])).await.error_code, 0);
     assert_eq!(raw.produce(&topic, batch((id, 0), 2, &["c"])).await.error_code, 0);

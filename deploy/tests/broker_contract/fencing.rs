@@ -3,7 +3,9 @@
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use kafka_protocol::messages::leave_group_request::MemberIdentity;
-use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use kafka_protocol::messages::offset_commit_request::{
+    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
 use kafka_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
 use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use kafka_protocol::messages::{
@@ -43,7 +45,8 @@ impl Member {
     }
 
     fn join_request(&self) -> JoinGroupRequest {
-        let protocol = JoinGroupRequestProtocol::default().with_name(text("range")).with_metadata(vec![0, 0].into());
+        let protocol =
+            JoinGroupRequestProtocol::default().with_name(text("range")).with_metadata(vec![0, 0].into());
         JoinGroupRequest::default()
             .with_group_id(self.group.clone())
             .with_session_timeout_ms(self.session_timeout_ms)
@@ -74,7 +77,9 @@ impl Member {
     }
 
     async fn sync(&mut self, members: &[StrBytes]) -> i16 {
-        let assign = |id: &StrBytes| SyncGroupRequestAssignment::default().with_member_id(id.clone()).with_assignment(vec![1].into());
+        let assign = |id: &StrBytes| {
+            SyncGroupRequestAssignment::default().with_member_id(id.clone()).with_assignment(vec![1].into())
+        };
         let request = SyncGroupRequest::default()
             .with_group_id(self.group.clone())
             .with_generation_id(self.generation)
@@ -97,7 +102,8 @@ impl Member {
         let part = OffsetCommitRequestPartition::default()
             .with_committed_offset(offset)
             .with_committed_metadata(Some(text("m")));
-        let topic = OffsetCommitRequestTopic::default().with_name(self.topic.clone()).with_partitions(vec![part]);
+        let topic =
+            OffsetCommitRequestTopic::default().with_name(self.topic.clone()).with_partitions(vec![part]);
         let request = OffsetCommitRequest::default()
             .with_group_id(self.group.clone())
             .with_generation_id_or_member_epoch(self.generation)
@@ -108,8 +114,11 @@ impl Member {
     }
 
     async fn committed(&mut self) -> i64 {
-        let topic = OffsetFetchRequestTopics::default().with_name(self.topic.clone()).with_partition_indexes(vec![0]);
-        let group = OffsetFetchRequestGroup::default().with_group_id(self.group.clone()).with_topics(Some(vec![topic]));
+        let topic =
+            OffsetFetchRequestTopics::default().with_name(self.topic.clone()).with_partition_indexes(vec![0]);
+        let group = OffsetFetchRequestGroup::default()
+            .with_group_id(self.group.clone())
+            .with_topics(Some(vec![topic]));
         let response = self.raw.ask(8, &OffsetFetchRequest::default().with_groups(vec![group])).await;
         response.groups[0].topics[0].partitions[0].committed_offset
     }
@@ -145,7 +154,11 @@ async fn the_old_generation_commits_until_the_join_completes_and_not_after() {
     let stale = old.generation;
     old.ask_to_join().await;
     let (first, second) = (old.joined().await, new.joined().await);
-    assert_eq!((first.generation_id, second.generation_id), (stale + 1, stale + 1), "one step, when all have joined");
+    assert_eq!(
+        (first.generation_id, second.generation_id),
+        (stale + 1, stale + 1),
+        "one step, when all have joined"
+    );
     assert_eq!(old.commit(3).await, ResponseError::RebalanceInProgress.code(), "nobody owns anything yet");
     let everyone = [old.id.clone(), new.id.clone()];
     let leader_is_old = first.leader == old.id;

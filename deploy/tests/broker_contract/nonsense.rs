@@ -27,7 +27,9 @@ async fn is_closed_on(bytes: &[u8]) -> bool {
     let mut raw = RawClient::connect(&address()).await;
     raw.0.write_all(bytes).await.unwrap();
     let mut answer = Vec::new();
-    let read = tokio::time::timeout(DEADLINE, raw.0.read_to_end(&mut answer)).await.expect("the connection is closed");
+    let read = tokio::time::timeout(DEADLINE, raw.0.read_to_end(&mut answer))
+        .await
+        .expect("the connection is closed");
     // A reset is as good as an end.
     read.is_err() || answer.is_empty()
 }
@@ -80,7 +82,8 @@ async fn random_bodies_of_every_request_leave_the_broker_alive() {
                 let mut body = header(api.api_key, version);
                 // Mostly small numbers: lengths that fit lead deeper into a decoder than lengths that do not.
                 let length = random.random_range(0..200);
-                let byte = |_| if random.random_bool(0.7) { random.random_range(0..4) } else { random.random() };
+                let byte =
+                    |_| if random.random_bool(0.7) { random.random_range(0..4) } else { random.random() };
                 body.extend((0..length).map(byte).collect::<Vec<u8>>());
                 let mut raw = RawClient::connect(&address()).await;
                 raw.0.write_all(&framed(&body)).await.unwrap();

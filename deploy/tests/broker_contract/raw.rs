@@ -4,7 +4,9 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::indexmap::IndexMap;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::produce_response::PartitionProduceResponse;
-use kafka_protocol::messages::{ProduceRequest, RequestHeader, ResponseHeader, TopicName};
+use kafka_protocol::messages::{
+    InitProducerIdRequest, ProduceRequest, RequestHeader, ResponseHeader, TopicName,
+};
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 use kafka_protocol::records::{Compression, Record, RecordBatchEncoder, RecordEncodeOptions, TimestampType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -66,10 +68,20 @@ impl RawClient {
     }
 }
 
+/// Asks for a producer id without a transaction.
+pub(crate) fn init_producer_id() -> InitProducerIdRequest {
+    let request = InitProducerIdRequest::default().with_transactional_id(None);
+    request.with_producer_id((-1).into()).with_producer_epoch(-1)
+}
+
 pub(crate) fn produce_request(topic: &str, batch: Bytes) -> ProduceRequest {
     let part = PartitionProduceData::default().with_index(0).with_records(Some(batch));
     let topic = TopicProduceData::default().with_name(TopicName(text(topic))).with_partition_data(vec![part]);
-    ProduceRequest::default().with_acks(-1).with_timeout_ms(10_000).with_topic_data(vec![topic])
+    ProduceRequest::default()
+        .with_transactional_id(None)
+        .with_acks(-1)
+        .with_timeout_ms(10_000)
+        .with_topic_data(vec![topic])
 }
 
 /// A batch as an idempotent producer sends it.

@@ -11,7 +11,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use rstest::rstest;
 
 use super::clients::{consumer, fresh, producer, take, topic, values};
-use super::raw::{RawClient, batch, text};
+use super::raw::{RawClient, batch, init_producer_id, text};
 use super::target::{DEADLINE, address, external};
 
 #[rstest]
@@ -28,7 +28,9 @@ async fn records_come_back_with_key_headers_and_timestamp(#[case] codec: &str) {
     let now = rdkafka::message::Timestamp::now().to_millis().unwrap();
     let headers = || {
         let twice = OwnedHeaders::new().insert(Header { key: "h", value: Some("1") });
-        twice.insert(Header { key: "h", value: Some("2") }).insert(Header { key: "null", value: None::<&str> })
+        twice
+            .insert(Header { key: "h", value: Some("2") })
+            .insert(Header { key: "null", value: None::<&str> })
     };
     let sent: Vec<String> = (0..200).map(|number| format!("{number} ").repeat(40)).collect();
     let deliveries = sent.iter().map(|value| {
@@ -85,7 +87,7 @@ async fn offsets_for_times_and_watermarks_agree_with_the_log() {
 }
 
 async fn producer_id(raw: &mut RawClient) -> i64 {
-    let response = raw.ask(4, &InitProducerIdRequest::default().with_producer_id((-1).into()).with_producer_epoch(-1)).await;
+    let response = raw.ask(4, &init_producer_id()).await;
     assert_eq!((response.error_code, response.producer_epoch), (0, 0));
     response.producer_id.0
 }
@@ -113,7 +115,10 @@ async fn a_batch_sent_again_is_stored_once_and_answered_with_its_first_offset() 
 #[case::a_part_of_a_known_batch((0, 1), ResponseError::OutOfOrderSequenceNumber)]
 #[case::a_new_epoch_that_does_not_begin_at_zero((1, 5), ResponseError::OutOfOrderSequenceNumber)]
 #[tokio::test]
-async fn a_batch_out_of_sequence_is_refused(#[case] (epoch, sequence): (i16, i32), #[case] reason: ResponseError) {
+async fn a_batch_out_of_sequence_is_refused(
+    #[case] (epoch, sequence): (i16, i32),
+    #[case] reason: ResponseError,
+) {
     let address = address();
     let topic = topic(&address, 1, &[]).await;
     let mut raw = RawClient::connect(&address).await;
@@ -176,8 +181,14 @@ async fn a_waiting_fetch_is_woken_by_an_append() {
     let mut assignment = TopicPartitionList::new();
     assignment.add_partition_offset(&topic, 0, Offset::Beginning).unwrap();
     consumer.assign(&assignment).unwrap();
-    assert!(tokio::time::timeout(Duration::from_millis(500), consumer.recv()).await.is_err(), "nothing is there yet");
+    assert!(
+        tokio::time::timeout(Duration::from_millis(500), consumer.recv()).await.is_err(),
+        "nothing is there yet"
+    );
     let producer = producer(&address, &[]);
     producer.send(FutureRecord::<(), str>::to(&topic).payload("v"), DEADLINE).await.unwrap();
-    tokio::time::timeout(Duration::from_secs(5), consumer.recv()).await.expect("the fetch was woken").unwrap();
+    tokio::time::timeout(Duration::from_secs(5), consumer.recv())
+        .await
+        .expect("the fetch was woken")
+        .unwrap();
 }

@@ -1,6 +1,5 @@
 //! The broker under test.
 
-use std::future::Future;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -47,7 +46,7 @@ pub(crate) fn config(directory: &Path) -> BrokerConfig {
 }
 
 /// Asks until the answer is there; fails with `what` after the deadline.
-pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
+pub(crate) async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {
         if let Some(answer) = ask().await {
@@ -107,9 +106,9 @@ async fn spawn(directory: &Path, listen: &str) -> (Child, String) {
         .arg(&ready)
         .spawn()
         .unwrap_or_else(|error| panic!("{}: {error}; cargo build --example broker", program.display()));
-    let address = eventually("the broker is ready", || {
+    let address = eventually("the broker is ready", async || {
         assert!(child.try_wait().unwrap().is_none(), "the broker ended");
-        std::future::ready(std::fs::read_to_string(&ready).ok())
+        std::fs::read_to_string(&ready).ok()
     })
     .await;
     (child, address)
