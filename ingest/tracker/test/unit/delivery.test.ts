@@ -215,6 +215,64 @@ test("a nacked batch waits for the time told, and so does what comes meanwhile",
   assert.deepEqual(last().batches().map(span), [[1, 1], [1, 2]]);
 });
 
+test("a pause holds when the page is hidden", () => {
+  issue();
+  delivery.open();
+  last().welcome();
+  last().says({ t: "nack", stream: STREAM, first: 1, upto: 1, reason: "overloaded", retry_ms: 3_000 });
+  delivery.flush();
+  assert.equal(last().batches().length, 1);
+});
+
+test("a socket that was given up does no harm when it closes", () => {
+  issue();
+  delivery.open();
+  last().welcome();
+  pass(10_000);
+  pass(500);
+  last().welcome();
+  Socket.all[0]?.ends();
+  assert.equal(delivery.state(), "ws");
+});
+
+test("a request that was given up does no harm when it fails", async () => {
+  issue();
+  fallBack();
+  await requests[0]?.answer(ack(1, 0, "tok"));
+  pass(10_000);
+  pass(500 * 2 ** 2);
+  last().welcome();
+  await requests[1]?.fail();
+  assert.equal(delivery.state(), "ws");
+});
+
+test("a welcome forgets earlier failures, so that one more does not lead to HTTP", () => {
+  delivery.open();
+  last().ends();
+  pass(500);
+  last().welcome();
+  last().ends();
+  pass(1_000);
+  last().ends();
+  pass(2_000);
+  assert.deepEqual([Socket.all.length, requests.length], [4, 0]);
+});
+
+test("an ack makes the next wait short again", () => {
+  issue();
+  delivery.open();
+  for (const wait of [500, 1_000, 2_000]) {
+    last().welcome();
+    last().ends();
+    pass(wait);
+  }
+  last().welcome();
+  last().says(ack(1, 1));
+  last().ends();
+  pass(500);
+  assert.equal(Socket.all.length, 5);
+});
+
 test("a refused event is dropped, its siblings are acked", () => {
   issue(2);
   delivery.open();
@@ -371,10 +429,10 @@ test("which page is shown is told on every connection", () => {
 });
 
 test("HTTP does not carry which page is shown", async () => {
-  delivery.show("here");
+  delivery.show('{"t":"here"}');
   fallBack();
   await requests[0]?.answer(ack(1, 0, "tok"));
-  delivery.show("there");
+  delivery.show('{"t":"here"}');
   pass(1_000);
   assert.equal(requests.length, 1);
   assert.ok(Socket.all.every(({ sent }) => !sent.length));

@@ -61,6 +61,17 @@ test("nothing is left in storage once everything is settled", () => {
   assert.deepEqual(Object.keys(store), []);
 });
 
+test("a page that comes back and settles its events clears its own key", () => {
+  const store = new FakeStorage();
+  const first = page(store, "a");
+  add(first, "a", 1, 0, "tok");
+  first.keep.save(0, WALL, 0);
+  first.outbox.settle("a", 1, 1, 0);
+  first.keep.save(1, WALL + 1, WALL + 1);
+  assert.deepEqual(Object.keys(store), []);
+  assert.equal(first.keep.reclaim(), false);
+});
+
 test("a page that dies after it took events over loses none", () => {
   const store = new FakeStorage();
   const first = page(store, "a");
