@@ -1,6 +1,6 @@
 //! `[dashboard]` of the configuration file.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -8,8 +8,6 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Where the page is served.
-    pub listen: SocketAddr,
     /// Origin under which people reach this node when that is not `http://` and the address they typed, such as
     /// `https://stats.example.com` behind a proxy that ends TLS. With https, cookies are `Secure` and `__Host-`.
     pub public_url: Option<String>,
@@ -64,7 +62,6 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 8081)),
             public_url: None,
             login_link_ms: 15 * 60 * 1_000,
             session_ms: 30 * 24 * 60 * 60 * 1_000,

@@ -125,10 +125,10 @@ pub(crate) fn routes(node: &Arc<Node>) -> BoxedFilter<(warp::reply::Response,)> 
         .map(|node: Arc<Node>, headers, upgrade| node.watch(&headers, upgrade));
     let page = get("/").and(headers()).map(|node: Arc<Node>, headers| node.index(&headers));
     let plain_css = get("/plain.css").map(|_: Arc<Node>| pages::plain_css());
-    let assets = warp::get().and(with.clone()).and(warp::path::full()).and(headers()).map(
-        |node: Arc<Node>, path: warp::path::FullPath, headers: HeaderMap| {
+    let assets = warp::get().and(with.clone()).and(warp::path::full()).and(headers()).and_then(
+        |node: Arc<Node>, path: warp::path::FullPath, headers: HeaderMap| async move {
             let path = path.as_str().trim_start_matches('/');
-            node.assets.serve(path, headers.get(IF_NONE_MATCH)).unwrap_or_else(pages::not_found)
+            node.assets.serve(path, headers.get(IF_NONE_MATCH)).ok_or_else(warp::reject::not_found)
         },
     );
 

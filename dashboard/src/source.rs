@@ -145,3 +145,19 @@ fn assign(consumer: &StreamConsumer, lookback_ms: u64) -> KafkaResult<Behind> {
 pub(crate) fn written_at(message: &impl Message) -> Option<i64> {
     message.timestamp().to_millis()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_view_is_whole_once_every_partition_was_read_to_where_it_ended_at_the_start() {
+        let mut behind = Behind(vec![(LIVE, 0, 10), (LIVE, 1, 3), (PRESENCE, 0, 1)]);
+        for (topic, partition, offset) in [(LIVE, 0, 8), (LIVE, 1, 2), (PRESENCE, 0, 0), (LIVE, 1, 9)] {
+            behind.passed(topic, partition, offset);
+            assert!(!behind.is_empty());
+        }
+        behind.passed(LIVE, 0, 9);
+        assert!(behind.is_empty());
+    }
+}

@@ -1,0 +1,11 @@
+//! The dashboard role as its viewers meet it: real sockets in front, librdkafka's mock cluster behind.
+
+// The lint knows test functions only, not what they call.
+#![allow(clippy::unwrap_used)]
+
+mod history;
+mod live;
+mod login;
+mod slow;
+mod sockets;
+mod stage;

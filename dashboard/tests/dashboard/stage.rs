@@ -1,0 +1,413 @@
+//! A running dashboard with a mock Kafka, and the parts of a browser that the tests need.
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use footfall_dashboard::{Config, Error, Parts, login_url, run};
+use footfall_schemas::{
+    Dimension, SiteId,
+    connect::{ClickHouseSettings, KafkaSettings},
+    live::{LiveRecord, LiveState, Totals},
+    presence::PresenceReport,
+    site::Site,
+    topics,
+    viewer::{Freshness, Online, Position, SUBPROTOCOL, ViewerFrame, ViewerRequest},
+};
+use futures_util::{SinkExt, StreamExt};
+use http::{
+    HeaderMap, Request, StatusCode,
+    header::{COOKIE, HOST, LOCATION, ORIGIN, SET_COOKIE},
+};
+use http_body_util::{BodyExt, Full};
+use hyper::{body::Bytes, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use rdkafka::{
+    ClientConfig,
+    mocking::MockCluster,
+    producer::{DefaultProducerContext, FutureProducer, FutureRecord},
+};
+use tokio::{
+    net::{TcpListener, TcpSocket, TcpStream},
+    task::JoinHandle,
+    time::{Instant, sleep, timeout},
+};
+use tokio_tungstenite::{
+    WebSocketStream, client_async,
+    tungstenite::{Error as WsError, Message, client::IntoClientRequest, protocol::CloseFrame},
+};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+const SECRET: [u8; 32] = [9; 32];
+
+pub(crate) struct Stage {
+    pub(crate) address: SocketAddr,
+    pub(crate) shutdown: CancellationToken,
+    running: JoinHandle<Result<(), Error>>,
+    producer: FutureProducer,
+    // Last: the clients go before the brokers.
+    _cluster: MockCluster<'static, DefaultProducerContext>,
+}
+
+/// Timers scaled down.
+pub(crate) fn quick() -> Config {
+    Config { tick_ms: 10, logins_per_minute: 1_000, lookback_ms: 0, ..Config::default() }
+}
+
+/// Nobody listens there.
+pub(crate) const NOWHERE: &str = "127.0.0.1:1";
+
+impl Stage {
+    pub(crate) async fn new(config: Config) -> Self {
+        Self::with_clickhouse(config, &format!("http://{NOWHERE}")).await
+    }
+
+    pub(crate) async fn with_clickhouse(config: Config, url: &str) -> Self {
+        let stage = Self::start(config, url, None).await;
+        until(async || stage.get("/readyz", None).await.status == StatusCode::OK).await;
+        stage
+    }
+
+    /// `brokers`: others than the mock cluster's.
+    pub(crate) async fn start(config: Config, clickhouse: &str, brokers: Option<&str>) -> Self {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic(topics::LIVE, 2, 1).unwrap();
+        cluster.create_topic(topics::PRESENCE, 1, 1).unwrap();
+        let producer: FutureProducer = ClientConfig::new()
+            .set("bootstrap.servers", cluster.bootstrap_servers())
+            .set("linger.ms", "0")
+            .create()
+            .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let brokers = brokers.map_or_else(|| cluster.bootstrap_servers(), str::to_owned);
+        let parts = Parts {
+            config,
+            sites: ["demo", "shop"].into_iter().map(configured).collect(),
+            kafka: KafkaSettings { brokers, properties: BTreeMap::new() },
+            clickhouse: ClickHouseSettings {
+                url: clickhouse.into(),
+                database: "footfall".into(),
+                user: "reader".into(),
+                password: "secret".into(),
+            },
+            secret: SECRET,
+            metrics_text: Arc::new(|| "footfall_up 1\n".into()),
+            ingest_url: "http://127.0.0.1:8080/".into(),
+            demo_url: Some("http://127.0.0.1:8080/demo/".into()),
+        };
+        let running = tokio::spawn(run(listener, parts, shutdown.clone()));
+        Self { address, shutdown, running, producer, _cluster: cluster }
+    }
+
+    pub(crate) async fn stop(self) -> Result<(), Error> {
+        self.shutdown.cancel();
+        timeout(DEADLINE, self.running).await.expect("ends in time").expect("no panic")
+    }
+
+    pub(crate) fn origin(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// A link's path and query.
+    pub(crate) fn link(&self) -> String {
+        login_url(&SECRET, "", now_ms())
+    }
+
+    pub(crate) async fn get(&self, path: &str, cookie: Option<&str>) -> Answer {
+        let mut request = Request::get(path);
+        if let Some(cookie) = cookie {
+            request = request.header(COOKIE, cookie);
+        }
+        self.send(request, "").await
+    }
+
+    pub(crate) async fn post(&self, path: &str, form: &str, origin: &str, cookie: Option<&str>) -> Answer {
+        let mut request = Request::post(path)
+            .header(ORIGIN, origin)
+            .header("content-type", "application/x-www-form-urlencoded");
+        if let Some(cookie) = cookie {
+            request = request.header(COOKIE, cookie);
+        }
+        self.send(request, form).await
+    }
+
+    pub(crate) async fn send(&self, request: http::request::Builder, body: &str) -> Answer {
+        let request = request
+            .header(HOST, self.address.to_string())
+            .body(Full::new(Bytes::from(body.to_owned())))
+            .unwrap();
+        let exchange = async {
+            let stream = TcpStream::connect(self.address).await.unwrap();
+            let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+            let connection = tokio::spawn(connection);
+            let response = sender.send_request(request).await.unwrap();
+            let (head, body) = response.into_parts();
+            let body = body.collect().await.unwrap().to_bytes();
+            connection.abort();
+            let body = String::from_utf8(body.to_vec()).unwrap();
+            Answer { status: head.status, headers: head.headers, body }
+        };
+        timeout(DEADLINE, exchange).await.expect("an answer in time")
+    }
+
+    /// The cookie of a new login.
+    pub(crate) async fn log_in(&self) -> String {
+        let token = self.link().split_once("token=").unwrap().1.to_owned();
+        let answer = self.post("/login", &format!("token={token}"), &self.origin(), None).await;
+        assert_eq!(
+            (answer.status, &answer.headers[LOCATION]),
+            (StatusCode::SEE_OTHER, &"/".parse().unwrap())
+        );
+        let cookie = answer.headers[SET_COOKIE].to_str().unwrap();
+        cookie.split_once(';').unwrap().0.to_owned()
+    }
+
+    pub(crate) async fn viewer(&self, cookie: &str) -> Viewer {
+        self.viewer_on(TcpStream::connect(self.address).await.unwrap(), cookie).await
+    }
+
+    /// A viewer whose kernel takes little before it reads.
+    pub(crate) async fn viewer_with_small_buffers(&self, cookie: &str) -> Viewer {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4_096).unwrap();
+        self.viewer_on(socket.connect(self.address).await.unwrap(), cookie).await
+    }
+
+    async fn viewer_on(&self, stream: TcpStream, cookie: &str) -> Viewer {
+        let request = self.upgrade(&[("origin", &self.origin()), ("cookie", cookie)]);
+        let (socket, response) = client_async(request, stream).await.unwrap();
+        assert_eq!(response.headers()["sec-websocket-protocol"], SUBPROTOCOL);
+        Viewer { socket, page: Page::default() }
+    }
+
+    /// The status with which an upgrade with these headers is refused.
+    pub(crate) async fn refused_upgrade(&self, headers: &[(&'static str, &str)]) -> StatusCode {
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        match client_async(self.upgrade(headers), stream).await {
+            Err(WsError::Http(response)) => response.status(),
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+
+    /// A viewer, unless there is no place for one.
+    pub(crate) async fn try_viewer(&self, headers: &[(&'static str, &str)]) -> Option<Viewer> {
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        match client_async(self.upgrade(headers), stream).await {
+            Ok((socket, _)) => Some(Viewer { socket, page: Page::default() }),
+            Err(WsError::Http(response)) if response.status() == StatusCode::SERVICE_UNAVAILABLE => None,
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    fn upgrade(&self, headers: &[(&'static str, &str)]) -> Request<()> {
+        let mut request = format!("ws://{}/live", self.address).into_client_request().unwrap();
+        request.headers_mut().insert("sec-websocket-protocol", SUBPROTOCOL.parse().unwrap());
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().unwrap());
+        }
+        request
+    }
+
+    pub(crate) async fn tell(&self, record: &LiveRecord) {
+        let key = format!("{}/{}", record.site, record.partition);
+        let value = serde_json::to_vec(record).unwrap();
+        let on_log = FutureRecord::to(topics::LIVE).partition(record.partition % 2).key(&key).payload(&value);
+        self.producer.send(on_log, DEADLINE).await.unwrap();
+    }
+
+    pub(crate) async fn tell_raw(&self, value: &[u8]) {
+        let on_log = FutureRecord::to(topics::LIVE).partition(0).key("demo/0").payload(value);
+        self.producer.send(on_log, DEADLINE).await.unwrap();
+    }
+
+    pub(crate) async fn report(&self, report: &PresenceReport) {
+        let value = serde_json::to_vec(report).unwrap();
+        let on_log = FutureRecord::to(topics::PRESENCE).partition(0).key(&report.node).payload(&value);
+        self.producer.send(on_log, DEADLINE).await.unwrap();
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap()
+    }
+}
+
+/// What a page shows, built from frames alone.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub(crate) struct Page {
+    pub(crate) position: Option<Position>,
+    pub(crate) online: Online,
+    pub(crate) freshness: Freshness,
+    pub(crate) live: LiveState,
+    pub(crate) snapshots: u32,
+    pub(crate) deltas: u32,
+    pub(crate) heartbeats: u32,
+}
+
+impl Page {
+    /// Applies a frame as the protocol says; a delta that does not follow is a torn state.
+    pub(crate) fn apply(&mut self, frame: &ViewerFrame) {
+        let update = match frame {
+            ViewerFrame::Snapshot(update) => {
+                self.snapshots += 1;
+                self.live = LiveState::default();
+                update
+            }
+            ViewerFrame::Delta(update) => {
+                self.deltas += 1;
+                let had = self.position.expect("a delta follows something");
+                assert_eq!(update.position, Position { epoch: had.epoch, seq: had.seq + 1 }, "a gap");
+                update
+            }
+            ViewerFrame::Heartbeat { .. } => {
+                self.heartbeats += 1;
+                return;
+            }
+            ViewerFrame::Error { .. } => panic!("{frame:?}"),
+        };
+        self.position = Some(update.position);
+        self.live.apply(&update.live);
+        if let Some(online) = &update.online {
+            self.online = online.clone();
+        }
+        if let Some(freshness) = update.freshness {
+            self.freshness = freshness;
+        }
+    }
+
+    pub(crate) fn views_of(&self, path: &str) -> u64 {
+        self.live.tops.get(&Dimension::Page).and_then(|pages| pages.get(path)).copied().unwrap_or_default()
+    }
+}
+
+pub(crate) struct Viewer {
+    pub(crate) socket: WebSocketStream<TcpStream>,
+    pub(crate) page: Page,
+}
+
+impl Viewer {
+    pub(crate) async fn subscribe(&mut self, site: &str, resume: Option<Position>) {
+        let request = ViewerRequest::Subscribe { site: SiteId::try_from(site).unwrap(), resume };
+        self.say(&serde_json::to_string(&request).unwrap()).await;
+    }
+
+    pub(crate) async fn say(&mut self, text: &str) {
+        self.socket.send(Message::text(text)).await.unwrap();
+    }
+
+    /// The next frame, applied to the page.
+    pub(crate) async fn next(&mut self) -> ViewerFrame {
+        let frame = self.next_raw().await;
+        self.page.apply(&frame);
+        frame
+    }
+
+    pub(crate) async fn next_raw(&mut self) -> ViewerFrame {
+        loop {
+            match timeout(DEADLINE, self.socket.next()).await.expect("a frame in time") {
+                Some(Ok(Message::Text(text))) => return serde_json::from_str(&text).unwrap(),
+                Some(Ok(Message::Ping(_))) => {}
+                other => panic!("no text frame: {other:?}"),
+            }
+        }
+    }
+
+    /// Follows until the page shows what is asked for.
+    pub(crate) async fn watch(&mut self, what: &str, mut shown: impl FnMut(&Page) -> bool) {
+        let deadline = Instant::now() + DEADLINE;
+        while !shown(&self.page) {
+            assert!(Instant::now() < deadline, "never shown: {what}; last: {:?}", self.page);
+            self.next().await;
+        }
+    }
+
+    /// Reads on to the close frame; `None` when the connection just ended.
+    pub(crate) async fn closed(&mut self) -> Option<CloseFrame> {
+        let to_the_end = async {
+            loop {
+                match self.socket.next().await {
+                    Some(Ok(Message::Close(frame))) => return frame,
+                    Some(Ok(_)) => {}
+                    Some(Err(_)) | None => return None,
+                }
+            }
+        };
+        timeout(DEADLINE, to_the_end).await.expect("closed in time")
+    }
+}
+
+pub(crate) async fn until(mut condition: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !condition().await {
+        assert!(Instant::now() < deadline, "the condition never held");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Runs a test's body with a deadline, so that a hang names itself.
+pub(crate) async fn within_deadline<T>(body: impl Future<Output = T>) -> T {
+    timeout(3 * DEADLINE, body).await.expect("the test hangs")
+}
+
+pub(crate) fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64
+}
+
+fn configured(key: &str) -> Site {
+    Site { key: SiteId::try_from(key).unwrap(), name: String::new(), origins: vec!["*".try_into().unwrap()] }
+}
+
+/// A record with everything a partition has to tell of `demo`.
+pub(crate) fn full(partition: i32, seq: u64, pages: &[(&str, u64)]) -> LiveRecord {
+    let views = pages.iter().map(|(path, views)| ((*path).to_owned(), *views)).collect();
+    LiveRecord {
+        site: SiteId::try_from("demo").unwrap(),
+        partition,
+        epoch: 1,
+        seq,
+        full: true,
+        clock: now_ms(),
+        newest: now_ms(),
+        at: now_ms(),
+        state: LiveState {
+            totals: Some(Totals { active: 1, visitors: 1, ..Totals::default() }),
+            tops: BTreeMap::from([(Dimension::Page, views)]),
+            ..LiveState::default()
+        },
+    }
+}
+
+pub(crate) fn delta(partition: i32, seq: u64, pages: &[(&str, u64)]) -> LiveRecord {
+    let mut record = full(partition, seq, pages);
+    record.full = false;
+    record.state.totals = None;
+    record
+}
+
+pub(crate) fn presence(node: &str, at: i64, online: u32) -> PresenceReport {
+    PresenceReport {
+        node: node.into(),
+        started_at: 1,
+        site: SiteId::try_from("demo").unwrap(),
+        at,
+        online,
+        visible: online,
+        pages: BTreeMap::from([("/".to_owned(), online)]),
+        ledger: Default::default(),
+    }
+}
