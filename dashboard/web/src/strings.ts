@@ -128,23 +128,15 @@ export const strings = {
   },
 
   values: {
-    device: { desktop: 'Desktop', mobile: 'Phone', tablet: 'Tablet', tv: 'TV', console: 'Console', bot: 'Bot' } as Record<string, string>,
+    device: { desktop: 'Desktop', mobile: 'Phone', tablet: 'Tablet' } as Record<string, string>,
     channel: {
       direct: 'Direct',
       search: 'Search',
-      organic_search: 'Search',
-      paid_search: 'Paid search',
       social: 'Social',
-      paid_social: 'Paid social',
       email: 'E-mail',
       referral: 'Other sites',
-      campaign: 'Campaign',
-      display: 'Display',
-      affiliate: 'Affiliate',
-      video: 'Video',
-      ai: 'AI assistants',
-      internal: 'Internal',
       paid: 'Paid',
+      campaign: 'Campaign',
     } as Record<string, string>,
   },
 
