@@ -128,15 +128,15 @@ export const strings = {
   },
 
   values: {
-    device: { desktop: 'Desktop', mobile: 'Phone', tablet: 'Tablet' } as Record<string, string>,
+    device: { desktop: 'Desktop', mobile: 'Phone', tablet: 'Tablet', bot: 'Bot', other: 'Other' } as Record<string, string>,
     channel: {
       direct: 'Direct',
       search: 'Search',
       social: 'Social',
       email: 'E-mail',
       referral: 'Other sites',
-      paid: 'Paid',
-      campaign: 'Campaign',
+      campaign: 'Campaigns',
+      internal: 'Within the site',
     } as Record<string, string>,
   },
 
