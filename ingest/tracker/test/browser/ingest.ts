@@ -26,6 +26,9 @@ export class Ingest {
   upgrades = 0;
   /** What goes wrong from now on. */
   fault: "none" | "no_upgrade" | "silent_upgrade" | "no_network" | "kill_before_ack" | "swallow_acks" | "nack" | "unknown_site" = "none";
+  /** Put into the script tag of the pages it serves. */
+  attribute = "";
+  policy = "default-src 'self'";
   private tokens = 0;
   private sockets = new Set<Socket>();
   private server: Server;
@@ -155,9 +158,15 @@ export class Ingest {
       const body = readFileSync(new URL(file, root));
       const type = types[file.split(".").pop() ?? ""] ?? "application/octet-stream";
       response.setHeader("content-type", `${type}; charset=utf-8`);
-      response.setHeader("content-security-policy", "default-src 'self'");
+      response.setHeader("content-security-policy", this.policy);
       response.end(
-        type === "text/html" ? body.toString().replaceAll("{{site}}", "demo").replaceAll("{{dashboard}}", "/dashboard") : body,
+        type === "text/html"
+          ? body
+              .toString()
+              .replace("data-site", `${this.attribute} data-site`)
+              .replaceAll("{{site}}", "demo")
+              .replaceAll("{{dashboard}}", "/dashboard")
+          : body,
       );
     } catch {
       response.statusCode = 404;

@@ -63,6 +63,12 @@ async function open(path = "/demo/"): Promise<Page> {
   await page.goto(url + path);
   return page;
 }
+/** Closes a tab as a person does, and waits until it is gone: what it wrote to storage is then there for others. */
+async function closeTab(page: Page): Promise<void> {
+  const closed = page.waitForEvent("close");
+  await page.close({ runBeforeUnload: true });
+  await closed;
+}
 const custom = (page: Page, name: string) => page.evaluate((name) => window.footfall!(name, { props: { a: 1 } }), name);
 const paths = () => ingest.events("view").map(({ u }) => new URL(u).pathname);
 /** Ids of a stream's events, which must be 1, 2, 3 … without a gap. */
@@ -190,7 +196,7 @@ test("a tab closed with events in flight: the beacon brings them, and the next v
   ingest.fault = "swallow_acks";
   await custom(page, "last_words");
   const { stream } = await state(page);
-  await page.close({ runBeforeUnload: true });
+  await closeTab(page);
   await until("the beacon came", () => ingest.batches.some(({ transport }) => transport === "http"));
   assert.deepEqual(ingest.events("custom").map(({ n }) => n), ["last_words"]);
 
@@ -223,18 +229,58 @@ test("a visit that never reached the node is delivered by the next one, at the t
 });
 
 test("without storage nothing is kept, and the beacon is all there is", async () => {
-  const page = await context.newPage();
-  await page.route("**/demo/", async (route) => {
-    const response = await route.fetch();
-    await route.fulfill({ response, body: (await response.text()).replace("data-site", 'data-storage="none" data-site') });
-  });
-  await page.goto(`${url}/demo/`);
+  ingest.attribute = 'data-storage="none"';
+  const page = await open();
   await settled(page);
   ingest.fault = "swallow_acks";
   await custom(page, "kept_nowhere");
   await page.goto(`${url}/demo/demo.css`);
   await until("the beacon came", () => ingest.events("custom").length === 1 && ingest.batches.some(({ transport }) => transport === "http"));
   assert.deepEqual(await page.evaluate(() => Object.keys(localStorage)), []);
+});
+
+for (const transport of ["ws", "http"] as const)
+  test(`a node of another origin is reached over ${transport}`, async () => {
+    const node = new Ingest();
+    const endpoint = await node.listen();
+    try {
+      if (transport === "http") node.fault = "no_upgrade";
+      ingest.attribute = `data-endpoint="${endpoint}"`;
+      ingest.policy = `default-src 'self'; connect-src ${endpoint} ${endpoint.replace("http", "ws")}`;
+      const page = await open();
+      await settled(page);
+      assert.equal((await state(page)).transport, transport);
+      assert.deepEqual([node.events("view").length, ingest.batches.length, node.broken.length], [1, 0, 0]);
+    } finally {
+      await node.close();
+    }
+  });
+
+test("a policy that forbids every connection leaves the page unharmed and the events for later", async () => {
+  ingest.policy = "default-src 'self'; connect-src 'none'";
+  const page = await open();
+  await custom(page, "forbidden");
+  await page.goto("about:blank");
+  ingest.policy = "default-src 'self'";
+  assert.equal(ingest.batches.length, 0);
+  const next = await open("/demo/about.html");
+  await settled(next);
+  assert.equal(ingest.events("custom").length, 1);
+  assertNoGap();
+});
+
+test("two tabs that open after a visit without a network deliver it once each event", async () => {
+  ingest.fault = "no_network";
+  const page = await open();
+  await custom(page, "offline");
+  const { stream } = await state(page);
+  await closeTab(page);
+  ingest.fault = "none";
+  const tabs = await Promise.all([open("/demo/about.html"), open("/demo/shop.html")]);
+  for (const tab of tabs) await settled(tab);
+  await until("the visit came", () => ingest.stored.has(`${stream}/2`));
+  assert.equal(paths().length, 3);
+  assertNoGap();
 });
 
 test("an unknown site ends in silence, and the page does not notice", async () => {
