@@ -81,8 +81,8 @@ pub(crate) fn routes(node: &Arc<Node>) -> BoxedFilter<(warp::reply::Response,)> 
         let node = node.clone();
         warp::any().map(move || node.clone())
     };
-    let get = |path: &'static str| warp::get().and(exactly(path)).and(with.clone());
-    let post = |path: &'static str| warp::post().and(exactly(path)).and(with.clone());
+    let get = |path: &'static str| exactly(path).and(warp::get()).and(with.clone());
+    let post = |path: &'static str| exactly(path).and(warp::post()).and(with.clone());
     let headers = warp::header::headers_cloned;
     let peer = || warp::ext::optional::<Peer>();
 
