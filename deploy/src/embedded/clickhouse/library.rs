@@ -12,7 +12,7 @@ use std::{
 
 use libloading::{Library, Symbol};
 
-use super::sandbox;
+use super::sandbox::{self, Need};
 
 /// `chdb_result *chdb_query_cmdline(int argc, char **argv)` of libchdb's `chdb.h`: runs a command line of
 /// clickhouse-local to its end.
@@ -20,7 +20,7 @@ type QueryCommandLine = unsafe extern "C" fn(c_int, *mut *mut c_char) -> *mut c_
 /// `const char *chdb_result_error(chdb_result *)`: null or empty when all went well.
 type ResultError = unsafe extern "C" fn(*mut c_void) -> *const c_char;
 
-/// Runs the hidden subcommand and never comes back: `engine LIBRARY WRITABLE_DIR… -- ARGS…`.
+/// Runs the hidden subcommand and never comes back: `engine NEED LIBRARY WRITABLE_DIR… -- ARGS…`.
 ///
 /// Call it before any thread is started: the sandbox binds the calling thread and those that it starts.
 pub fn engine_main(args: impl IntoIterator<Item = OsString>) -> ! {
@@ -37,10 +37,13 @@ pub fn engine_main(args: impl IntoIterator<Item = OsString>) -> ! {
 
 fn run(args: Vec<OsString>) -> Result<(), String> {
     let mut args = args.into_iter();
-    let library = PathBuf::from(args.next().ok_or("usage: engine LIBRARY WRITABLE_DIR… -- ARGS…")?);
+    let usage = "usage: engine NEED LIBRARY WRITABLE_DIR… -- ARGS…";
+    let need = args.next().and_then(|arg| Need::from_arg(&arg)).ok_or(usage)?;
+    let library = PathBuf::from(args.next().ok_or(usage)?);
     let writable: Vec<PathBuf> = args.by_ref().take_while(|arg| arg != "--").map(PathBuf::from).collect();
 
-    sandbox::enter(&library, &writable).map_err(|error| format!("cannot close the sandbox: {error}"))?;
+    sandbox::enter(&library, &writable, need)
+        .map_err(|error| format!("cannot close the sandbox: {error}"))?;
     query_command_line(&library, args)
 }
 

@@ -21,6 +21,7 @@ use super::{
     ENGINE_SUBCOMMAND, EngineError,
     config::{ADMIN, EngineConfig, READER, WRITER},
     login::{Answer, ask},
+    sandbox::Need,
     server_config::{ServerPaths, server_xml, start_sql, users_xml},
 };
 
@@ -116,7 +117,10 @@ impl Engine {
 
     fn spawn(config: &EngineConfig, files: &Files) -> Result<Self, EngineError> {
         let stderr = files.open_log()?;
-        let mut args: Vec<OsString> = vec![ENGINE_SUBCOMMAND.into(), config.library.clone().into()];
+        let only_from_here = config.listen.ip().is_loopback() && config.reader_networks.is_empty();
+        let need = if only_from_here { Need::Wished } else { Need::Required };
+        let mut args: Vec<OsString> =
+            vec![ENGINE_SUBCOMMAND.into(), need.as_arg().into(), config.library.clone().into()];
         args.extend(files.writable().map(OsString::from));
         args.push("--".into());
         args.push("--log-level=warning".into());

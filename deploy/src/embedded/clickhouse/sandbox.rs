@@ -54,13 +54,37 @@ pub(super) enum SandboxError {
     Rules(#[from] RulesetError),
     #[error(transparent)]
     Path(#[from] PathFdError),
+    #[error(
+        "this kernel has no Landlock, which keeps users of the engine away from this account's files: listen on \
+         loopback only, and let no other network in"
+    )]
+    Unavailable,
+}
+
+/// What to do on a kernel without Landlock (before 5.13, or switched off).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Need {
+    /// Others than this machine's users reach the engine.
+    Required,
+    /// Loopback only: the reader's password lies in a directory of the account whose files are at stake.
+    Wished,
+}
+
+impl Need {
+    pub(super) const fn as_arg(self) -> &'static str {
+        match self {
+            Self::Required => "sandbox-required",
+            Self::Wished => "sandbox-wished",
+        }
+    }
+
+    pub(super) fn from_arg(arg: &std::ffi::OsStr) -> Option<Self> {
+        [Self::Required, Self::Wished].into_iter().find(|need| arg == need.as_arg())
+    }
 }
 
 /// Binds this thread and every thread and process that it starts from now on.
-///
-/// A kernel without Landlock (before 5.13, or switched off) is said so on stderr and tolerated: the engine listens
-/// on loopback, and the reader's password lies in a directory of the account whose files are at stake.
-pub(super) fn enter(library: &Path, writable: &[PathBuf]) -> Result<(), SandboxError> {
+pub(super) fn enter(library: &Path, writable: &[PathBuf], need: Need) -> Result<(), SandboxError> {
     let mut rules = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(ABI))?
@@ -81,6 +105,9 @@ pub(super) fn enter(library: &Path, writable: &[PathBuf]) -> Result<(), SandboxE
         rules.add_rule(PathBeneath::new(PathFd::new("/dev/null")?, file_access(AccessFs::from_all(ABI))))?;
 
     if rules.restrict_self()?.ruleset == RulesetStatus::NotEnforced {
+        if need == Need::Required {
+            return Err(SandboxError::Unavailable);
+        }
         let _ = writeln!(
             io::stderr(),
             "this kernel has no Landlock: users of the engine can read this account's files with file()"
