@@ -7,8 +7,13 @@ use warp::reply::Response;
 static SCRIPT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/f.js"));
 static DEMO: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/demo.rs"));
 
-/// Stands in the demo's pages for the key of the first site.
+/// Stand in the demo's pages for the key of the first site and the dashboard's address.
 const SITE_PLACEHOLDER: &str = "{{site}}";
+const DASHBOARD_PLACEHOLDER: &str = "{{dashboard}}";
+
+/// Nothing inline. Not every browser counts the WebSocket of the own host as `'self'`.
+const DEMO_POLICY: &str =
+    "default-src 'self'; connect-src 'self' ws: wss:; frame-ancestors 'none'; base-uri 'none'";
 
 pub(crate) fn script_tag() -> String {
     format!("\"{:016x}\"", xxhash_rust::xxh3::xxh3_64(SCRIPT))
@@ -37,12 +42,15 @@ pub(crate) fn script(tag: &str, request: &HeaderMap) -> Response {
     response
 }
 
-/// `GET /demo/…`: the file, `….html`, or the directory's index.
-pub(crate) fn demo(path: &str, site: Option<&SiteId>) -> Response {
+/// `GET /demo/…`: the file, `….html`, the directory's index; below a page, the page itself (it makes its own routes).
+pub(crate) fn demo(path: &str, site: Option<&SiteId>, dashboard_url: &str) -> Response {
     let path = path.trim_matches('/');
-    let candidates =
-        [path.to_owned(), format!("{path}.html"), format!("{path}/index.html").trim_matches('/').to_owned()];
-    let found = candidates.iter().find_map(|name| DEMO.iter().find(|(file, _)| file == name));
+    let file = |name: String| DEMO.iter().find(|(file, _)| *file == name);
+    let mut ancestors = path.match_indices('/').rev().map(|(end, _)| &path[..end]);
+    let found = file(path.to_owned())
+        .or_else(|| file(format!("{path}.html")))
+        .or_else(|| file(format!("{path}/index.html").trim_start_matches('/').to_owned()))
+        .or_else(|| ancestors.find_map(|above| file(format!("{above}.html"))));
     let Some((name, bytes)) = found else {
         let mut response = Response::new("no such page in the demo site\n".into());
         *response.status_mut() = StatusCode::NOT_FOUND;
@@ -51,7 +59,10 @@ pub(crate) fn demo(path: &str, site: Option<&SiteId>) -> Response {
     let extension = name.rsplit('.').next().unwrap_or_default();
     let mut response = match (extension, site) {
         ("html", Some(site)) => {
-            Response::new(String::from_utf8_lossy(bytes).replace(SITE_PLACEHOLDER, site.as_str()).into())
+            let page = String::from_utf8_lossy(bytes)
+                .replace(SITE_PLACEHOLDER, site.as_str())
+                .replace(DASHBOARD_PLACEHOLDER, &escape(dashboard_url));
+            Response::new(page.into())
         }
         _ => Response::new((*bytes).into()),
     };
@@ -70,21 +81,36 @@ pub(crate) fn demo(path: &str, site: Option<&SiteId>) -> Response {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'self'"));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(DEMO_POLICY));
     response
+}
+
+/// For an attribute's value.
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn page(path: &str) -> Response {
+        demo(path, Some(&SiteId::try_from("shop").unwrap()), "http://localhost/?a&b\"")
+    }
+
     #[test]
-    fn the_demo_names_the_first_site_and_keeps_to_itself() {
-        let site = SiteId::try_from("shop").unwrap();
-        let response = demo("", Some(&site));
-        assert_eq!(response.status(), StatusCode::OK);
-        assert_eq!(response.headers()[header::CONTENT_TYPE], "text/html; charset=utf-8");
-        assert_eq!(demo("../Cargo.toml", Some(&site)).status(), StatusCode::NOT_FOUND);
+    fn the_demo_is_found_by_file_by_name_and_below_a_page_that_routes_itself() {
+        for found in ["", "index.html", "app", "app/", "app/plants/fern"] {
+            assert_eq!(page(found).status(), StatusCode::OK, "{found}");
+        }
+        for missing in ["../Cargo.toml", "nothing", "nothing/below", "app.htm"] {
+            assert_eq!(page(missing).status(), StatusCode::NOT_FOUND, "{missing}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_escaped_in_a_page() {
+        assert_eq!(escape("http://a/?b&c\"<>"), "http://a/?b&amp;c&quot;&lt;&gt;");
     }
 
     #[test]

@@ -12,6 +12,8 @@ use crate::network::Network;
 pub struct Config {
     /// Serve the demo site at `/demo/`.
     pub demo: bool,
+    /// Where the demo site's link to the dashboard leads.
+    pub dashboard_url: String,
     /// Networks whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<Network>,
     /// At shutdown: how long sockets have to get their last acks, and then the log to take what is left.
@@ -93,6 +95,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             demo: false,
+            dashboard_url: "http://127.0.0.1:8081/".to_owned(),
             trusted_proxies: Vec::new(),
             grace_period_ms: 10_000,
             reconnect_spread_ms: 5_000,

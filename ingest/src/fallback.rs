@@ -18,7 +18,7 @@ use crate::{
     clock::now_ms,
     intake::{self, Sender},
     node::{Fault, Node},
-    routes::{Address, answer_json, origin_of, user_agent},
+    routes::{answer_json, origin_of, user_agent},
     sites::SiteState,
 };
 
@@ -46,7 +46,19 @@ pub(crate) async fn post<B: Buf>(
     address: IpAddr,
     body: impl Stream<Item = Result<B, warp::Error>>,
 ) -> Response {
-    let origin = origin_of(headers);
+    let mut response = answer(node, query, headers, address, body).await;
+    // On refusals, too: a tracker that may not read why would try for ever. Nothing here is secret.
+    allow_origin(&mut response, origin_of(headers));
+    response
+}
+
+async fn answer<B: Buf>(
+    node: &Node,
+    query: Query,
+    headers: &HeaderMap,
+    address: IpAddr,
+    body: impl Stream<Item = Result<B, warp::Error>>,
+) -> Response {
     let body = match timeout(node.config.timeouts.body(), read(headers, body)).await {
         Ok(body) => body,
         Err(_) => Body::Lost,
@@ -66,21 +78,17 @@ pub(crate) async fn post<B: Buf>(
         node.refuse_stranger(&query.k, &fault, payload);
         return answer_json(StatusCode::NOT_FOUND, &fault.frame());
     };
-    let mut response = match origin {
-        Some(origin) if !site.site.allows(origin) => {
-            let fault = origin_denied(origin);
-            node.metrics.denied(fault.reason.as_str());
-            node.refuse_whole(site, &fault, 1, payload);
-            return answer_json(StatusCode::FORBIDDEN, &fault.frame());
-        }
-        _ => match body {
-            Body::Text(text) => take(node, site, query.t, headers, address, &text).await,
-            Body::Bad(fault, payload) => refuse(node, site, &fault, 1, &payload),
-            Body::Lost => unreachable!("answered above"),
-        },
-    };
-    allow_origin(&mut response, origin);
-    response
+    if let Some(origin) = origin_of(headers).filter(|origin| !site.site.allows(origin)) {
+        let fault = origin_denied(origin);
+        node.metrics.denied(fault.reason.as_str());
+        node.refuse_whole(site, &fault, 1, payload);
+        return answer_json(StatusCode::FORBIDDEN, &fault.frame());
+    }
+    match body {
+        Body::Text(text) => take(node, site, query.t, headers, address, &text).await,
+        Body::Bad(fault, payload) => refuse(node, site, &fault, 1, &payload),
+        Body::Lost => unreachable!("answered above"),
+    }
 }
 
 async fn take(
@@ -197,7 +205,7 @@ pub(crate) fn preflight(node: &Node, query: &Query, headers: &HeaderMap) -> Resp
     response
 }
 
-/// Lets the page of an allowed origin read the answer.
+/// Lets the page read the answer.
 fn allow_origin(response: &mut Response, origin: Option<&str>) {
     let headers = response.headers_mut();
     headers.insert(header::VARY, HeaderValue::from_static("Origin"));
@@ -221,11 +229,4 @@ pub(crate) fn origin_denied(origin: &str) -> Fault {
         RejectReason::OriginDenied,
         format!("origin: {shown} is not among the site's; add it to `origins` under [[sites]]"),
     )
-}
-
-impl std::fmt::Debug for Address {
-    /// Without the address.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Address")
-    }
 }

@@ -37,6 +37,12 @@ pub(crate) struct Peer {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Address(pub(crate) IpAddr);
 
+impl std::fmt::Debug for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Address")
+    }
+}
+
 /// Held by the connection and by what becomes of it.
 #[derive(Debug)]
 pub(crate) struct PeerPlace {
@@ -218,7 +224,7 @@ async fn demo_page(
         response.headers_mut().insert(header::LOCATION, HeaderValue::from_static("/demo/"));
         return Ok(response);
     }
-    Ok(assets::demo(tail.as_str(), node.sites.first()))
+    Ok(assets::demo(tail.as_str(), node.sites.first(), &node.config.dashboard_url))
 }
 
 /// A page's origin; a program sends none.

@@ -67,6 +67,8 @@ async fn a_bad_request_is_answered_with_its_status_and_kept(
     let headers: Vec<_> = origin.map(|origin| ("origin", origin)).into_iter().collect();
     let answer = http(ingest.address, "POST", path, &headers, &body).await;
     assert_eq!(answer.status, status, "{answer:?}");
+    let readable = answer.headers.get("access-control-allow-origin").map(String::as_str);
+    assert_eq!(readable, origin, "a tracker may read why");
     assert!(
         matches!(answer.frame(), ServerFrame::Error { reason: told, .. } if told == reason),
         "{answer:?}"
@@ -119,7 +121,7 @@ async fn the_script_the_probes_and_the_demo_are_served() {
     assert_eq!(ingest.get("/metrics").await.body, "metrics\n");
     let demo = ingest.get("/demo/").await;
     assert_eq!(demo.status, 200);
-    assert!(demo.body.contains("shop") && !demo.body.contains("{{site}}"));
+    assert!(demo.body.contains("data-site=\"shop\"") && !demo.body.contains("{{"));
     assert_eq!(ingest.get("/demo").await.headers["location"], "/demo/");
     assert_eq!(ingest.get("/nothing").await.status, 404);
     ingest.stop().await;
