@@ -17,7 +17,8 @@ use tracing::{info, warn};
 
 use crate::error::Error;
 
-const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Also the longest that a stop has to wait for. A connection under way goes on between the tries.
+const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 const RETRY: Duration = Duration::from_secs(1);
 
 /// A consumer at its start, and what it has yet to read before the view is whole.

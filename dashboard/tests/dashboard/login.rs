@@ -1,7 +1,6 @@
 //! Who gets in.
 
 use http::{Request, StatusCode, header::SET_COOKIE};
-use rstest::rstest;
 
 use crate::stage::{NOWHERE, Stage, quick};
 
@@ -109,38 +108,44 @@ async fn logins_are_limited_by_address() {
     assert_eq!(stage.get("/healthz", None).await.status, StatusCode::OK);
 }
 
-#[rstest]
-#[case::the_page("/", 401)]
-#[case::login("/login?token=x", 403)]
-#[case::login_without_a_token("/login", 403)]
-#[case::api("/api/session", 401)]
-#[case::health("/healthz", 200)]
-#[case::metrics("/metrics", 200)]
-#[case::style("/plain.css", 200)]
-#[case::nowhere("/nowhere", 404)]
-#[case::a_path_that_climbs("/assets/../Cargo.toml", 404)]
-#[case::index_under_its_file_name("/index.html/", 404)]
-#[case::live_without_upgrade("/live", 403)]
 #[tokio::test]
-async fn every_answer_carries_the_security_headers(#[case] path: &str, #[case] status: u16) {
-    let stage = Stage::start(quick(), "http://127.0.0.1:1", Some(NOWHERE)).await;
-    let answer = stage.get(path, None).await;
-    assert_eq!(answer.status, status, "{}", answer.body);
-    let policy = answer.headers["content-security-policy"].to_str().unwrap();
-    for directive in ["default-src 'self'", "frame-ancestors 'none'", "base-uri 'none'", "form-action 'self'"]
-    {
-        assert!(policy.contains(directive), "{policy}");
+async fn every_answer_carries_the_security_headers() {
+    let stage = Stage::new(quick()).await;
+    let table = [
+        ("/", 401),
+        ("/login?token=x", 403),
+        ("/login", 403),
+        ("/logout", 405),
+        ("/api/session", 401),
+        ("/healthz", 200),
+        ("/readyz", 200),
+        ("/metrics", 200),
+        ("/plain.css", 200),
+        ("/live", 403),
+        ("/nowhere", 404),
+        ("/assets/../Cargo.toml", 404),
+        ("/index.html/", 404),
+    ];
+    for (path, status) in table {
+        let answer = stage.get(path, None).await;
+        assert_eq!(answer.status, status, "{path}: {}", answer.body);
+        let policy = answer.headers["content-security-policy"].to_str().unwrap();
+        for directive in
+            ["default-src 'self'", "frame-ancestors 'none'", "base-uri 'none'", "form-action 'self'"]
+        {
+            assert!(policy.contains(directive), "{path}: {policy}");
+        }
+        let sockets = format!("connect-src 'self' ws://{0} wss://{0};", stage.address);
+        assert!(policy.contains(&sockets) && !policy.contains("unsafe"), "{path}: {policy}");
+        assert_eq!(answer.headers["x-content-type-options"], "nosniff", "{path}");
+        assert_eq!(answer.headers["referrer-policy"], "same-origin", "{path}");
+        assert!(answer.headers.contains_key("permissions-policy"), "{path}");
     }
-    assert!(policy.contains(&format!("connect-src 'self' ws://{0} wss://{0};", stage.address)), "{policy}");
-    assert!(!policy.contains("unsafe"));
-    assert_eq!(answer.headers["x-content-type-options"], "nosniff");
-    assert_eq!(answer.headers["referrer-policy"], "same-origin");
-    assert!(answer.headers.contains_key("permissions-policy"));
 }
 
 #[tokio::test]
 async fn a_host_that_is_none_does_not_reach_the_policy() {
-    let stage = Stage::start(quick(), "http://127.0.0.1:1", Some(NOWHERE)).await;
+    let stage = Stage::new(quick()).await;
     let request = Request::get("/healthz").header("host", "x; script-src *");
     let policy = stage.send(request, "").await.headers["content-security-policy"].clone();
     assert!(!policy.to_str().unwrap().contains('*'), "{policy:?}");

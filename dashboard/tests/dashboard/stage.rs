@@ -87,10 +87,12 @@ impl Stage {
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
         let brokers = brokers.map_or_else(|| cluster.bootstrap_servers(), str::to_owned);
+        // The mock does not wake a waiting fetch when a record comes.
+        let properties = BTreeMap::from([("fetch.wait.max.ms".to_owned(), "5".to_owned())]);
         let parts = Parts {
             config,
             sites: ["demo", "shop"].into_iter().map(configured).collect(),
-            kafka: KafkaSettings { brokers, properties: BTreeMap::new() },
+            kafka: KafkaSettings { brokers, properties },
             clickhouse: ClickHouseSettings {
                 url: clickhouse.into(),
                 database: "footfall".into(),
