@@ -129,7 +129,8 @@ impl Dedupe {
         }
     }
 
-    pub(crate) fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.streams.len()
     }
 

@@ -283,7 +283,7 @@ impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
                 _ = ticks.tick() => self.tick(),
                 count = self.driver.inbox.recv_many(&mut inputs, PENDING), if self.pending.is_empty() => {
                     if count == 0 {
-                        return Err(End::Gone);
+                        return self.let_go().await;
                     }
                     self.take(&mut inputs);
                 }

@@ -148,10 +148,6 @@ impl Panes {
             }
         }
     }
-
-    pub(crate) fn is_empty(&self, clock: i64) -> bool {
-        self.seconds(clock).is_empty() && self.visitors(clock).1 == 0
-    }
 }
 
 #[cfg(test)]
@@ -186,7 +182,7 @@ mod tests {
         assert_eq!(panes.visitors(NOW + 30 * MINUTE_MS), (0, 1));
         panes.sweep(NOW + 30 * MINUTE_MS);
         assert_eq!(panes.visitors(NOW + 30 * MINUTE_MS), (0, 1));
-        assert!(panes.is_empty(NOW + 32 * MINUTE_MS));
+        assert_eq!(panes.visitors(NOW + 32 * MINUTE_MS), (0, 0));
     }
 
     #[test]

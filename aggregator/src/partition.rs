@@ -216,10 +216,6 @@ impl Partition {
         self.state.log_time
     }
 
-    pub(crate) fn streams(&self) -> usize {
-        self.state.dedupe.len()
-    }
-
     /// The events of a record that must be looked up among the stored rows before it is folded.
     pub(crate) fn unknown<'a>(&'a self, record: &'a Record) -> impl Iterator<Item = (&'a SiteId, EventId)> {
         record.lines.iter().filter_map(|(_, line)| {

@@ -34,13 +34,6 @@ pub(crate) enum Slot {
 }
 
 impl Slot {
-    pub(crate) fn other(self) -> Self {
-        match self {
-            Self::A => Self::B,
-            Self::B => Self::A,
-        }
-    }
-
     fn name(self) -> &'static str {
         match self {
             Self::A => "a",

@@ -139,7 +139,10 @@ impl Source {
     /// Leaves the group. Call it when nothing is written any more.
     pub(crate) async fn stop(self) {
         self.stop.store(true, Ordering::Relaxed);
-        let _ = tokio::task::spawn_blocking(move || self.thread.join()).await;
+        let left = tokio::task::spawn_blocking(move || self.thread.join());
+        if tokio::time::timeout(PATIENCE, left).await.is_err() {
+            warn!("the group was not left in time; it notices by itself");
+        }
     }
 }
 

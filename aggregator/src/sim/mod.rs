@@ -1,0 +1,259 @@
+//! The whole of a partition's work over a log and a store in memory, on a paused clock: kills, fences, zombies, lost
+//! answers, lost parts, late inserts, torn snapshots, each from a seed. Whatever happens, the tables must be those of
+//! a few lines of plain code ([`reference`]).
+
+mod generator;
+mod reference;
+mod world;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use footfall_schemas::{SiteId, topics};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    generator::Rng,
+    world::{Faults, Told, World},
+};
+use crate::{
+    config::Config,
+    driver::Driver,
+    error::Error,
+    keep::Keeper,
+    metrics::Metrics,
+    ports::Ports,
+    status::{Phase, Status},
+};
+
+const PARTITION: i32 = 3;
+/// Long enough for every retry of the small backoffs below.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Small bounds, so that every one of them is met.
+fn config() -> Config {
+    Config {
+        block_rows: 7,
+        block_ms: 200,
+        live_ms: 100,
+        live_full_ms: 1_000,
+        live_values: 3,
+        minute_values: 4,
+        snapshot_ms: 700,
+        stream_horizon_ms: 10 * 60 * 1_000,
+        streams: 6,
+        backoff_ms: 5,
+        backoff_max_ms: 50,
+        revoke_ms: 20,
+        ..Config::default()
+    }
+}
+
+struct Member {
+    task: JoinHandle<Result<(), Error>>,
+    drain: CancellationToken,
+    revoked: CancellationToken,
+    status: Arc<Status>,
+}
+
+fn assign(world: &Arc<World>) -> Member {
+    let (log, inbox, epoch) = World::assign(world);
+    let (drain, revoked) = (CancellationToken::new(), CancellationToken::new());
+    let status = Arc::new(Status::default());
+    status.assigned(PARTITION);
+    let driver = Driver {
+        keeper: Keeper {
+            partition: PARTITION,
+            ports: Ports { log: Arc::new(log), store: world.clone(), outlet: world.clone() },
+            config: Arc::new(config()),
+            status: status.clone(),
+            metrics: Metrics::new(&status),
+        },
+        inbox,
+        wall: world.wall(),
+        epoch,
+        drain: drain.clone(),
+        revoked: revoked.clone(),
+    };
+    Member { task: tokio::spawn(driver.run()), drain, revoked, status }
+}
+
+/// How a member ends.
+#[derive(Clone, Copy)]
+enum Ending {
+    /// `kill -9`: nothing of it runs on.
+    Killed,
+    /// Frozen and then fenced: it runs on beside the next owner until it notices.
+    Zombie,
+    /// The group takes the partition away.
+    Revoked,
+    /// An orderly stop.
+    Drained,
+}
+
+/// Plays one seed to its end and compares everything.
+async fn play(seed: u64, faults: Faults) {
+    let mut rng = Rng::new(seed);
+    let records = generator::records(&mut rng);
+    let world = World::new(seed, faults, records);
+    let publisher = tokio::spawn(World::publish(world.clone()));
+    let mut member = assign(&world);
+    let mut zombies = Vec::new();
+    for _ in 0..rng.below(6) {
+        sleep(Duration::from_millis(rng.below(900))).await;
+        let ending =
+            [Ending::Killed, Ending::Zombie, Ending::Revoked, Ending::Drained][rng.below(4) as usize];
+        match ending {
+            Ending::Killed => {
+                member.task.abort();
+                let _ = member.task.await;
+            }
+            Ending::Zombie => zombies.push(member.task),
+            Ending::Revoked => {
+                world.fence();
+                member.revoked.cancel();
+                member.task.await.unwrap().unwrap();
+            }
+            Ending::Drained => {
+                member.drain.cancel();
+                member.task.await.unwrap().unwrap();
+            }
+        }
+        if rng.below(10) == 0 {
+            world.lose_snapshots();
+        }
+        sleep(Duration::from_millis(rng.below(100))).await;
+        member = assign(&world);
+    }
+    publisher.await.unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while !world.is_settled() {
+        if member.task.is_finished() {
+            panic!("seed {seed}: the owner ended: {:?}", member.task.await);
+        }
+        assert!(Instant::now() < deadline, "seed {seed}: not settled: {:?}", member.status);
+        sleep(Duration::from_millis(100)).await;
+    }
+    // The last late inserts of zombies arrive; they must change nothing.
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(member.status.partitions()[&PARTITION].phase, Phase::Running, "seed {seed}");
+    let told = world.told();
+    member.drain.cancel();
+    member.task.await.unwrap().unwrap();
+    for zombie in zombies {
+        zombie.abort();
+    }
+    compare(seed, &world, &told);
+}
+
+fn compare(seed: u64, world: &World, told: &BTreeMap<SiteId, Told>) {
+    let rows = world.rows();
+    let expected = reference::rows(&world.records(), config().lateness_ms);
+    let coordinates: Vec<_> = rows.iter().map(|row| (row._offset, row._index)).collect();
+    let distinct: BTreeSet<_> = coordinates.iter().copied().collect();
+    assert_eq!(distinct.len(), coordinates.len(), "seed {seed}: rows are stored twice");
+    let ids: BTreeSet<_> = rows.iter().map(|row| (row.site.clone(), row.event_id)).collect();
+    assert_eq!(ids.len(), rows.len(), "seed {seed}: an event counts twice");
+    let found: BTreeMap<_, _> = rows.iter().map(|row| ((row._offset, row._index), row)).collect();
+    assert_eq!(
+        found.keys().collect::<Vec<_>>(),
+        expected.rows.keys().collect::<Vec<_>>(),
+        "seed {seed}: other rows than those of the reference"
+    );
+    for (at, row) in &expected.rows {
+        assert_eq!(&found[at], &row, "seed {seed}: row at {at:?}");
+    }
+    assert!(rows.iter().all(|row| row._topic == topics::EVENTS && row._partition == PARTITION));
+
+    assert_eq!(world.counts(), reference::counts(&rows), "seed {seed}: rolling counts");
+    assert_eq!(world.letters(), expected.poison, "seed {seed}: dead letters");
+
+    for (site, totals) in &expected.totals {
+        let told = told.get(site).unwrap_or_else(|| panic!("seed {seed}: nothing told of {site}"));
+        let told_totals = told.state.totals.unwrap();
+        assert_eq!(
+            (told_totals.stored, told_totals.duplicate, told_totals.late),
+            (totals.stored, totals.duplicate, totals.late),
+            "seed {seed}: totals told of {site}"
+        );
+        let shown: u64 = told.state.minutes.values().map(|minute| minute.events).sum();
+        assert_eq!(
+            shown,
+            reference::shown_events(&rows, site, told.clock),
+            "seed {seed}: minutes told of {site}"
+        );
+    }
+}
+
+fn run(seeds: std::ops::Range<u64>, faults: Faults) -> Felt {
+    let mut felt = Felt::default();
+    for seed in seeds {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        felt.add(&world::FELT.with(|felt| {
+            felt.take();
+            runtime.block_on(play(seed, faults));
+            felt.take()
+        }));
+    }
+    felt
+}
+
+/// Faults and paths that were really met.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Felt(BTreeMap<&'static str, u64>);
+
+impl Felt {
+    pub(crate) fn note(&mut self, what: &'static str) {
+        *self.0.entry(what).or_default() += 1;
+    }
+
+    fn add(&mut self, other: &Self) {
+        for (what, count) in &other.0 {
+            *self.0.entry(what).or_default() += count;
+        }
+    }
+}
+
+fn seeds(few: u64) -> std::ops::Range<u64> {
+    let text = std::env::var("FOOTFALL_SEEDS").unwrap_or_default();
+    match text.split_once("..") {
+        Some((first, end)) => first.parse().unwrap()..end.parse().unwrap(),
+        None => 0..few,
+    }
+}
+
+#[test]
+fn restarts_alone_change_no_table() {
+    run(seeds(60), Faults { percent: 0 });
+}
+
+#[test]
+fn whatever_fails_the_tables_are_those_of_the_log() {
+    let felt = run(seeds(250), Faults { percent: 15 });
+    for what in [
+        "insert: nothing done",
+        "insert: reply lost",
+        "insert: part lost, token kept",
+        "insert: half landed",
+        "insert: arrives later",
+        "insert: dropped by its token",
+        "commit: reply lost",
+        "commit: refused",
+        "look-up: found",
+        "look-up: not found",
+        "counts: minute recounted",
+        "snapshot: read",
+        "snapshot: lost",
+        "letter: sent twice",
+    ] {
+        assert!(felt.0.get(what).is_some_and(|count| *count > 0), "{what} did not happen: {felt:?}");
+    }
+}

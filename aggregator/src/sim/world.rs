@@ -1,0 +1,520 @@
+//! The log, the group, the store and the other topics, in memory, and everything that can go wrong with them.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use footfall_schemas::{
+    EventId, SiteId,
+    live::{LiveRecord, LiveState},
+    rollup::Measures,
+    rows::{EventRow, RollingRow},
+    time::minute_of,
+};
+use tokio::{
+    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    time::{Instant, sleep},
+};
+
+use super::{
+    Felt, PARTITION,
+    generator::{BEGAN, Rng},
+    reference::{self, Cell},
+};
+use crate::{
+    block::Letter,
+    driver::WallClock,
+    error::{LogError, StoreError},
+    partition::Stored,
+    ports::{Committed, Input, Log, Outlet, RawRecord, Store},
+    snapshot::{Assembly, Chunk, Stored as StoredSnapshot},
+};
+
+thread_local! {
+    pub(super) static FELT: RefCell<Felt> = RefCell::default();
+}
+
+fn felt(what: &'static str) {
+    FELT.with_borrow_mut(|felt| felt.note(what));
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Faults {
+    /// Chance of each call to go wrong.
+    pub(super) percent: u64,
+}
+
+pub(super) struct World {
+    faults: Faults,
+    began: Instant,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    rng: Rng,
+    records: Vec<RawRecord>,
+    /// How many of them the log holds by now.
+    published: usize,
+    committed: Option<Committed>,
+    epoch: u64,
+    rows: Vec<EventRow>,
+    /// Token and part, as the store remembers them.
+    tokens: HashSet<(String, i64)>,
+    /// Inserts still on their way: token, rows.
+    underway: Vec<(String, Vec<EventRow>)>,
+    counts: BTreeMap<Cell, (u64, Measures)>,
+    snapshots: Vec<Chunk>,
+    letters: Vec<(i64, u16)>,
+    told: BTreeMap<SiteId, Told>,
+}
+
+/// What a dashboard node holds of a site.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Told {
+    epoch: u64,
+    seq: u64,
+    pub(super) clock: i64,
+    pub(super) state: LiveState,
+}
+
+impl Inner {
+    /// Inserts as the store does it: by parts, each remembered before it lands.
+    fn insert(&mut self, token: &str, rows: &[EventRow], fate: Fate) {
+        let part_of = |row: &EventRow| minute_of(row.event_time) / 60_000 % 2;
+        for part in [0, 1] {
+            let of_part: Vec<_> = rows.iter().filter(|row| part_of(row) == part).cloned().collect();
+            if of_part.is_empty() {
+                continue;
+            }
+            if fate == Fate::Half && part == 1 {
+                felt("insert: half landed");
+                return;
+            }
+            if !self.tokens.insert((token.to_owned(), part)) {
+                felt("insert: dropped by its token");
+                continue;
+            }
+            if fate == Fate::Lost {
+                felt("insert: part lost, token kept");
+                return;
+            }
+            self.rows.extend(of_part);
+        }
+    }
+
+    fn count(&mut self, row: RollingRow) {
+        let measures = Measures {
+            events: row.events,
+            views: row.views,
+            visitors: row.visitors,
+            sessions: row.sessions,
+            engaged_ms: row.engaged_ms,
+        };
+        let cell = (row.site, i64::from(row.minute) * 1_000, row.dimension, row.value);
+        let (version, counted) = self.counts.entry(cell.clone()).or_insert((row.version, measures));
+        if row.version == *version {
+            assert_eq!(*counted, measures, "two truths of one version: {cell:?} {version}");
+        }
+        if row.version > *version {
+            (*version, *counted) = (row.version, measures);
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Whole,
+    Half,
+    Lost,
+}
+
+impl World {
+    pub(super) fn new(seed: u64, faults: Faults, records: Vec<RawRecord>) -> Arc<Self> {
+        let inner = Inner {
+            rng: Rng::new(!seed),
+            records,
+            published: 0,
+            committed: None,
+            epoch: 0,
+            rows: Vec::new(),
+            tokens: HashSet::new(),
+            underway: Vec::new(),
+            counts: BTreeMap::new(),
+            snapshots: Vec::new(),
+            letters: Vec::new(),
+            told: BTreeMap::new(),
+        };
+        Arc::new(Self { faults, began: Instant::now(), inner: Mutex::new(inner) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap()
+    }
+
+    pub(super) fn wall(&self) -> WallClock {
+        let began = self.began;
+        Arc::new(move || BEGAN + i64::try_from(began.elapsed().as_millis()).unwrap())
+    }
+
+    pub(super) async fn publish(self: Arc<Self>) {
+        loop {
+            let pause = {
+                let mut inner = self.lock();
+                if inner.published == inner.records.len() {
+                    return;
+                }
+                inner.published = (inner.published + inner.rng.below(5) as usize).min(inner.records.len());
+                inner.rng.below(120)
+            };
+            sleep(Duration::from_millis(pause)).await;
+        }
+    }
+
+    /// Makes a new owner; the one before can no longer commit.
+    pub(super) fn assign(world: &Arc<Self>) -> (PlayedLog, UnboundedReceiver<Input>, u64) {
+        let (send, inbox) = unbounded_channel();
+        let epoch = world.fence();
+        (PlayedLog { world: world.clone(), epoch, inbox: send }, inbox, epoch)
+    }
+
+    pub(super) fn fence(&self) -> u64 {
+        let mut inner = self.lock();
+        inner.epoch += 1;
+        inner.epoch
+    }
+
+    pub(super) fn lose_snapshots(&self) {
+        felt("snapshot: lost");
+        self.lock().snapshots.clear();
+    }
+
+    /// Everything published is written and the plain offset is committed.
+    pub(super) fn is_settled(&self) -> bool {
+        let inner = self.lock();
+        let end = inner.records.len() as i64;
+        inner.published == inner.records.len()
+            && inner
+                .committed
+                .as_ref()
+                .is_some_and(|committed| committed.offset == end && committed.metadata.is_empty())
+    }
+
+    pub(super) fn records(&self) -> Vec<RawRecord> {
+        self.lock().records.clone()
+    }
+
+    pub(super) fn rows(&self) -> Vec<EventRow> {
+        let mut rows = self.lock().rows.clone();
+        rows.sort_by_key(|row| (row._offset, row._index));
+        rows
+    }
+
+    pub(super) fn counts(&self) -> BTreeMap<Cell, Measures> {
+        self.lock().counts.iter().map(|(cell, (_, measures))| (cell.clone(), *measures)).collect()
+    }
+
+    pub(super) fn letters(&self) -> BTreeSet<(i64, u16)> {
+        let letters = self.lock().letters.clone();
+        let distinct: BTreeSet<_> = letters.iter().copied().collect();
+        if distinct.len() < letters.len() {
+            felt("letter: sent twice");
+        }
+        distinct
+    }
+
+    pub(super) fn told(&self) -> BTreeMap<SiteId, Told> {
+        self.lock().told.clone()
+    }
+
+    /// A moment passes, inserts on their way arrive; then perhaps the call goes wrong.
+    async fn call(&self, kinds: u64) -> Option<u64> {
+        let pause = self.lock().rng.below(15);
+        sleep(Duration::from_millis(pause)).await;
+        let mut inner = self.lock();
+        if !inner.underway.is_empty() && inner.rng.percent(30) {
+            let count = inner.underway.len() as u64;
+            let index = inner.rng.below(count) as usize;
+            let (token, rows) = inner.underway.swap_remove(index);
+            inner.insert(&token, &rows, Fate::Whole);
+        }
+        let percent = self.faults.percent;
+        if inner.rng.percent(percent) { Some(inner.rng.below(kinds)) } else { None }
+    }
+}
+
+fn broken() -> StoreError {
+    StoreError("played".into())
+}
+
+pub(super) struct PlayedLog {
+    world: Arc<World>,
+    epoch: u64,
+    inbox: UnboundedSender<Input>,
+}
+
+impl PlayedLog {
+    fn owned(&self) -> Result<MutexGuard<'_, Inner>, LogError> {
+        let inner = self.world.lock();
+        if inner.epoch == self.epoch { Ok(inner) } else { Err(LogError::Gone) }
+    }
+}
+
+impl Log for PlayedLog {
+    async fn committed(&self) -> Result<Option<Committed>, LogError> {
+        if self.world.call(1).await.is_some() {
+            return Err(LogError::Retry("played".into()));
+        }
+        Ok(self.owned()?.committed.clone())
+    }
+
+    async fn bounds(&self) -> Result<(i64, i64), LogError> {
+        if self.world.call(1).await.is_some() {
+            return Err(LogError::Retry("played".into()));
+        }
+        Ok((0, self.owned()?.published as i64))
+    }
+
+    async fn start(&self, offset: i64) -> Result<(), LogError> {
+        let (world, inbox) = (self.world.clone(), self.inbox.clone());
+        tokio::spawn(async move {
+            let mut next = offset as usize;
+            let mut told_end = false;
+            while !inbox.is_closed() {
+                {
+                    let mut inner = world.lock();
+                    let some = inner.rng.below(6) as usize;
+                    for record in inner.records[next..inner.published].iter().take(some) {
+                        let _ = inbox.send(Input::Record(record.clone()));
+                        next += 1;
+                        told_end = false;
+                    }
+                    if next == inner.published && !told_end {
+                        told_end = true;
+                        let _ = inbox.send(Input::End);
+                    }
+                }
+                sleep(Duration::from_millis(7)).await;
+            }
+        });
+        Ok(())
+    }
+
+    async fn commit(&self, offset: i64, metadata: String) -> Result<(), LogError> {
+        let fault = self.world.call(2).await;
+        let mut inner = self.owned()?;
+        if fault == Some(0) {
+            felt("commit: refused");
+            return Err(LogError::Retry("played".into()));
+        }
+        let before = inner.committed.as_ref().map_or(0, |committed| committed.offset);
+        assert!(offset >= before, "a commit goes back from {before} to {offset}");
+        inner.committed = Some(Committed { offset, metadata });
+        if fault.is_some() {
+            felt("commit: reply lost");
+            return Err(LogError::Retry("played".into()));
+        }
+        Ok(())
+    }
+
+    fn taken(&self, _bytes: usize) {}
+}
+
+impl Store for World {
+    async fn insert_events(&self, partition: i32, token: &str, rows: &[EventRow]) -> Result<(), StoreError> {
+        assert_eq!(partition, PARTITION);
+        let fault = self.call(6).await;
+        let mut inner = self.lock();
+        match fault {
+            None => {
+                inner.insert(token, rows, Fate::Whole);
+                return Ok(());
+            }
+            Some(0) => felt("insert: nothing done"),
+            Some(1) => {
+                felt("insert: reply lost");
+                inner.insert(token, rows, Fate::Whole);
+            }
+            Some(2) => inner.insert(token, rows, Fate::Lost),
+            Some(3) => inner.insert(token, rows, Fate::Half),
+            Some(_) => {
+                felt("insert: arrives later");
+                inner.underway.push((token.to_owned(), rows.to_vec()));
+            }
+        }
+        Err(broken())
+    }
+
+    async fn settle(&self, token_prefix: &str) -> Result<(), StoreError> {
+        if self.call(1).await.is_some() {
+            return Err(broken());
+        }
+        // What the store has begun is found; what still lies in a socket is not.
+        let mut inner = self.lock();
+        let Inner { underway, rng, .. } = &mut *inner;
+        underway.retain(|(token, _)| !token.starts_with(token_prefix) || rng.percent(50));
+        Ok(())
+    }
+
+    async fn present(
+        &self,
+        _partition: i32,
+        start: i64,
+        end: i64,
+    ) -> Result<HashSet<(i64, u16)>, StoreError> {
+        if self.call(1).await.is_some() {
+            return Err(broken());
+        }
+        let inner = self.lock();
+        let rows = inner.rows.iter().filter(|row| (start..end).contains(&row._offset));
+        Ok(rows.map(|row| (row._offset, row._index)).collect())
+    }
+
+    async fn end(&self, _partition: i32) -> Result<i64, StoreError> {
+        if self.call(1).await.is_some() {
+            return Err(broken());
+        }
+        Ok(self.lock().rows.iter().map(|row| row._offset + 1).max().unwrap_or(0))
+    }
+
+    async fn look_up(
+        &self,
+        _partition: i32,
+        events: &[(SiteId, EventId)],
+        before: i64,
+    ) -> Result<Stored, StoreError> {
+        if self.call(1).await.is_some() {
+            return Err(broken());
+        }
+        let mut stored = Stored::new();
+        for (site, id) in events {
+            let is_it = |row: &&EventRow| {
+                row.site == site.as_str() && row.event_id == id.to_uuid() && row._offset < before
+            };
+            match self.lock().rows.iter().find(is_it) {
+                Some(row) => {
+                    felt("look-up: found");
+                    stored.insert((site.clone(), *id), (row._offset, row._index));
+                }
+                None => felt("look-up: not found"),
+            }
+        }
+        Ok(stored)
+    }
+
+    async fn insert_counts(&self, rows: &[RollingRow]) -> Result<(), StoreError> {
+        let fault = self.call(2).await;
+        if fault == Some(0) {
+            return Err(broken());
+        }
+        let mut inner = self.lock();
+        for row in rows {
+            assert_eq!(row._partition, PARTITION);
+            let stored = inner.rows.iter().filter(|stored| stored._offset < row.version as i64).count();
+            assert!(stored > 0, "counts are ahead of the rows");
+            inner.count(row.clone());
+        }
+        if fault.is_some() { Err(broken()) } else { Ok(()) }
+    }
+
+    async fn recount(
+        &self,
+        partition: i32,
+        minutes: &[(SiteId, i64)],
+        before: i64,
+    ) -> Result<(), StoreError> {
+        let fault = self.call(2).await;
+        if fault == Some(0) {
+            return Err(broken());
+        }
+        let mut inner = self.lock();
+        let rows: Vec<EventRow> = inner
+            .rows
+            .iter()
+            .filter(|row| row._offset < before)
+            .filter(|row| {
+                minutes
+                    .iter()
+                    .any(|(site, minute)| row.site == site.as_str() && minute_of(row.event_time) == *minute)
+            })
+            .cloned()
+            .collect();
+        felt("counts: minute recounted");
+        for ((site, minute, dimension, value), measures) in reference::counts(&rows) {
+            inner.count(RollingRow {
+                site,
+                minute: (minute / 1_000) as u32,
+                dimension,
+                value,
+                _partition: partition,
+                events: measures.events,
+                views: measures.views,
+                visitors: measures.visitors,
+                sessions: measures.sessions,
+                engaged_ms: measures.engaged_ms,
+                version: before as u64,
+            });
+        }
+        if fault.is_some() { Err(broken()) } else { Ok(()) }
+    }
+}
+
+impl Outlet for World {
+    async fn send_letters(&self, letters: &[Letter]) -> Result<(), LogError> {
+        let fault = self.call(2).await;
+        if fault == Some(0) {
+            return Err(LogError::Retry("played".into()));
+        }
+        self.lock().letters.extend(letters.iter().map(|letter| (letter.at.offset, letter.at.index)));
+        if fault.is_some() { Err(LogError::Retry("played".into())) } else { Ok(()) }
+    }
+
+    fn tell(&self, record: &LiveRecord) -> bool {
+        let mut inner = self.lock();
+        if inner.rng.percent(self.faults.percent) {
+            return false;
+        }
+        let known = inner.told.entry(record.site.clone()).or_default();
+        // As a dashboard node does: the highest epoch holds, a gap waits for the next full record.
+        if record.epoch < known.epoch {
+            return true;
+        }
+        if record.full {
+            *known = Told {
+                epoch: record.epoch,
+                seq: record.seq,
+                clock: record.clock,
+                state: record.state.clone(),
+            };
+        } else if record.epoch == known.epoch && record.seq == known.seq + 1 {
+            (known.seq, known.clock) = (record.seq, record.clock);
+            known.state.apply(&record.state);
+        }
+        true
+    }
+
+    async fn save(&self, _partition: i32, chunks: Vec<Chunk>) -> Result<(), LogError> {
+        for chunk in chunks {
+            if self.call(1).await.is_some() {
+                return Err(LogError::Retry("played".into()));
+            }
+            self.lock().snapshots.push(chunk);
+        }
+        Ok(())
+    }
+
+    async fn saved(&self, _partition: i32) -> Result<Vec<StoredSnapshot>, LogError> {
+        if self.call(1).await.is_some() {
+            return Err(LogError::Retry("played".into()));
+        }
+        let mut assembly = Assembly::default();
+        self.lock().snapshots.iter().cloned().for_each(|chunk| assembly.add(chunk));
+        let found = assembly.complete();
+        if !found.is_empty() {
+            felt("snapshot: read");
+        }
+        Ok(found)
+    }
+}
