@@ -9,6 +9,7 @@
 //!   ClickHouse
 
 pub mod audit;
+pub mod cli;
 pub mod duration;
 pub mod embedded;
 pub mod identity;
@@ -16,5 +17,8 @@ pub mod ledger;
 pub mod load;
 pub mod migrate;
 pub mod ready;
+pub mod roles;
+pub mod settings;
+pub mod standalone;
 pub mod supervisor;
 pub mod telemetry;

@@ -36,7 +36,10 @@ pub struct ReadyClickHouse {
 /// The login link and the password stay out of logs.
 impl fmt::Debug for Ready {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ready").field("ingest", &self.ingest).field("dashboard", &self.dashboard).finish_non_exhaustive()
+        f.debug_struct("Ready")
+            .field("ingest", &self.ingest)
+            .field("dashboard", &self.dashboard)
+            .finish_non_exhaustive()
     }
 }
 
