@@ -4,6 +4,8 @@
 //!
 //! `broker_contract/test_contract.py` asks the same through confluent-kafka.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
 #[path = "broker_contract/clients.rs"]
 mod clients;
 #[path = "broker_contract/crash.rs"]

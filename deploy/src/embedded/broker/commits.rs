@@ -17,7 +17,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 
 use super::connection::Caller;
-use super::group::Speaker;
+use super::member::Speaker;
 use super::node::Node;
 use super::offsets::{Commit, Committed, GroupOffsets};
 

@@ -63,7 +63,7 @@ fn closed_segments(shared: &Shared) -> Vec<Closed> {
         base_offset: segment.base_offset,
         last_offset: segment.last_offset,
         size: segment.size,
-        span: segment.from_offset(segment.base_offset),
+        span: segment.span_at(segment.base_offset),
     };
     log.segments.iter().take(closed).map(copy).collect()
 }

@@ -140,7 +140,7 @@ impl TopicConfig {
             }
             "retention.ms" => self.retention_ms = limit("milliseconds, or -1 for no limit")?,
             "retention.bytes" => {
-                self.retention_bytes = limit("bytes, or -1 for no limit")?.map(i64::cast_unsigned)
+                self.retention_bytes = limit("bytes, or -1 for no limit")?.map(i64::cast_unsigned);
             }
             "segment.bytes" => {
                 self.segment_bytes = number(1 << 20, "at least 1048576 bytes")?.cast_unsigned();

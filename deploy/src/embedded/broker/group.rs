@@ -3,61 +3,17 @@
 //! The classic protocol. A pure state machine: time is an argument, answers leave through one-shot channels.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use kafka_protocol::error::ResponseError;
 use tokio::sync::oneshot;
 
+use super::member::{Join, JoinAnswer, Joined, Member, Speaker, SyncAnswer, Synced};
 use super::node::fresh_id;
 
 /// More members than this are refused.
 const MAX_MEMBERS: usize = 1_000;
-
-pub(super) type JoinAnswer = Result<Joined, ResponseError>;
-pub(super) type SyncAnswer = Result<Synced, ResponseError>;
-
-/// What a member asks for when it joins.
-#[derive(Debug)]
-pub(super) struct Join {
-    pub member_id: String,
-    pub instance_id: Option<String>,
-    pub client_id: String,
-    pub client_host: String,
-    pub session_timeout: Duration,
-    pub rebalance_timeout: Duration,
-    pub protocol_type: String,
-    /// Name and subscription, in the member's order of preference.
-    pub protocols: Vec<(String, Bytes)>,
-    /// A member without an id is given one and asked to come again, so that a lost answer leaves no ghost.
-    pub id_required: bool,
-}
-
-#[derive(Debug, Clone)]
-pub(super) struct Joined {
-    pub generation: i32,
-    pub protocol_type: String,
-    pub protocol: String,
-    pub leader: String,
-    pub member_id: String,
-    /// Everyone's id, instance id and subscription; for the leader only.
-    pub members: Vec<(String, Option<String>, Bytes)>,
-}
-
-#[derive(Debug, Clone)]
-pub(super) struct Synced {
-    pub protocol_type: String,
-    pub protocol: String,
-    pub assignment: Bytes,
-}
-
-/// Who speaks, in every request after the join.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Speaker<'a> {
-    pub member_id: &'a str,
-    pub instance_id: Option<&'a str>,
-    pub generation: i32,
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
@@ -77,31 +33,6 @@ impl State {
             Self::Syncing(_) => "CompletingRebalance",
             Self::Stable => "Stable",
         }
-    }
-}
-
-#[derive(Debug)]
-pub(super) struct Member {
-    pub instance_id: Option<String>,
-    pub client_id: String,
-    pub client_host: String,
-    pub protocols: Vec<(String, Bytes)>,
-    pub assignment: Bytes,
-    session_timeout: Duration,
-    rebalance_timeout: Duration,
-    expires: Instant,
-    join: Option<oneshot::Sender<JoinAnswer>>,
-    sync: Option<oneshot::Sender<SyncAnswer>>,
-}
-
-impl Member {
-    fn is_waiting(&self) -> bool {
-        self.join.is_some() || self.sync.is_some()
-    }
-
-    fn subscription(&self, protocol: &str) -> Bytes {
-        let chosen = self.protocols.iter().find(|(name, _)| name == protocol);
-        chosen.map(|(_, subscription)| subscription.clone()).unwrap_or_default()
     }
 }
 

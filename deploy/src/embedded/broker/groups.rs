@@ -7,7 +7,8 @@ use std::time::Instant;
 use kafka_protocol::error::ResponseError;
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::group::{Group, Join, JoinAnswer, Speaker, SyncAnswer};
+use super::group::Group;
+use super::member::{Join, JoinAnswer, Speaker, SyncAnswer};
 use super::offsets::{Command, Commit};
 
 /// With more groups than this, those without members are forgotten; their offsets are kept elsewhere.

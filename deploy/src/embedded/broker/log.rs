@@ -73,7 +73,7 @@ impl Log {
     pub(super) fn span_at(&self, offset: i64) -> Option<Span> {
         let after = self.segments.partition_point(|segment| segment.base_offset <= offset);
         let mut from = self.segments.range(after.saturating_sub(1)..);
-        from.find(|segment| segment.last_offset >= offset).map(|segment| segment.from_offset(offset))
+        from.find(|segment| segment.last_offset >= offset).map(|segment| segment.span_at(offset))
     }
 
     pub(super) fn size(&self) -> u64 {
@@ -124,7 +124,7 @@ impl Log {
     /// look and needs no lock.
     pub(super) fn search_by_time(&self, timestamp: i64) -> TimeSearch {
         let candidates = self.segments.iter().filter(|segment| segment.max_timestamp >= timestamp);
-        let spans = candidates.map(|segment| segment.from_timestamp(timestamp)).collect();
+        let spans = candidates.map(|segment| segment.span_at_time(timestamp)).collect();
         TimeSearch { spans, timestamp, start_offset: self.start_offset }
     }
 

@@ -19,7 +19,8 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 
 use super::connection::Caller;
-use super::group::{Group, Join, Joined, Member, Speaker};
+use super::group::Group;
+use super::member::{Join, Joined, Member, Speaker};
 use super::metadata::NO_OPERATIONS;
 use super::node::Node;
 use super::offsets::{Command, Commit};

@@ -24,6 +24,7 @@ mod group;
 mod groups;
 mod log;
 mod lookup;
+mod member;
 mod membership;
 mod metadata;
 mod node;

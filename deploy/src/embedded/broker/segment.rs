@@ -114,13 +114,13 @@ impl Segment {
     }
 
     /// The part of the file in which the first batch that reaches `offset` begins.
-    pub(super) fn from_offset(&self, offset: i64) -> Span {
+    pub(super) fn span_at(&self, offset: i64) -> Span {
         let after = self.index.partition_point(|entry| entry.base_offset <= offset);
         self.span_from(after)
     }
 
     /// The part of the file in which the first batch with a record at or after `timestamp` begins.
-    pub(super) fn from_timestamp(&self, timestamp: i64) -> Span {
+    pub(super) fn span_at_time(&self, timestamp: i64) -> Span {
         let after = self.index.partition_point(|entry| entry.max_timestamp_before < timestamp);
         self.span_from(after)
     }
