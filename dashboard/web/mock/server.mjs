@@ -107,6 +107,16 @@ export async function start({ port = 0, sites = { demo: 3, shop: 0.4, empty: 0 }
     url: `http://127.0.0.1:${server.address().port}`,
     control,
     feeds,
+    /** As on a site's first day: all there is came within the minute and the interval that still run. */
+    makeYoung() {
+      for (const feed of feeds.values()) {
+        feed.site.makeYoung(Date.now());
+        feed.told = told(feed.site);
+        feed.epoch += 1;
+        feed.deltas = [];
+      }
+      sockets.clients.forEach((viewer) => viewer.terminate());
+    },
     /** As when a node dies: no close frame. */
     dropAll: () => sockets.clients.forEach((viewer) => viewer.terminate()),
     stop: () => {

@@ -30,6 +30,7 @@ export class MockSite {
   #random;
   #carry = 0;
   stored = 0;
+  young = false;
   refused = {};
 
   constructor(key, perSecond, now, seed = 7) {
@@ -41,6 +42,12 @@ export class MockSite {
       this.refused = { origin_denied: 12, bad_url: 3 };
     }
     for (let at = now - 30 * 60_000; at < now; at += 1_000) this.step(at, 1_000);
+  }
+
+  /** Forgets what came before this minute. */
+  makeYoung(now) {
+    this.young = true;
+    this.#views = this.#views.filter(({ at }) => at >= Math.floor(now / 60_000) * 60_000 - 1_000);
   }
 
   #pick(list, bias = 2.2) {
@@ -110,14 +117,16 @@ export class MockSite {
   }
 
   history(now) {
-    const step = 10 * 60_000;
+    const step = 15 * 60_000;
     const end = Math.floor(now / step) * step;
     const random = seeded(11);
-    const points = Array.from({ length: 144 }, (_, n) => {
-      const at = end - (143 - n) * step;
+    // As a node does: the first interval may lie partly before the 24 hours, the last still runs.
+    const points = Array.from({ length: 97 }, (_, n) => {
+      const at = end - (96 - n) * step;
+      if (this.young && n < 96) return { at, views: 0, visitors: 0, sessions: 0, events: 0 };
       const hour = (at / 3_600_000) % 24;
       const day = Math.max(0.06, Math.sin(((hour - 5) / 24) * 2 * Math.PI) * 0.5 + 0.55);
-      const views = this.perSecond === 0 ? 0 : Math.round(day * this.perSecond * 420 * (0.8 + 0.4 * random()));
+      const views = this.perSecond === 0 ? 0 : Math.round(day * this.perSecond * 630 * (0.8 + 0.4 * random()) * (n === 96 ? ((now - at) / step) : 1));
       return { at, views, visitors: Math.round(views * 0.36), sessions: Math.round(views * 0.4), events: Math.round(views * 2.3) };
     });
     const sum = (name) => points.reduce((total, point) => total + point[name], 0);

@@ -18,6 +18,8 @@ const shots = [
   { name: 'live-phone', options: { ...PHONE, colorScheme: 'dark' }, full: true },
   { name: 'live-narrow', options: { ...NARROW, colorScheme: 'light' }, full: true },
   { name: 'live-wall', options: { ...WALL, colorScheme: 'dark' } },
+  { name: 'young', options: { ...DESK, colorScheme: 'light' }, act: young },
+  { name: 'young-phone', options: { ...PHONE, colorScheme: 'dark' }, full: true, act: young },
   { name: 'empty', hash: '#/live/empty', options: { ...DESK, colorScheme: 'light' } },
   { name: 'install', hash: '#/install/demo', options: { ...DESK, colorScheme: 'light' } },
   { name: 'install-waiting', hash: '#/install/empty', options: { ...PHONE, colorScheme: 'dark' } },
@@ -35,6 +37,12 @@ async function lost(page, mock) {
 async function stale(page, mock) {
   mock.control.silent = 2;
   await page.locator('[data-testid=freshness][data-state=stale]').waitFor();
+}
+/** A site whose first visitors came within this minute. */
+async function young(page, mock) {
+  mock.makeYoung();
+  await page.reload();
+  await page.waitForTimeout(1_600);
 }
 async function explained(page) {
   await page.getByRole('button', { name: /Online now/ }).click();

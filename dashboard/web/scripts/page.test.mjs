@@ -183,6 +183,37 @@ describe('the page', () => {
     await page.locator('[data-testid=first-event][data-state=seen]').waitFor();
   });
 
+  it('draws the minute and the interval that still run, also when nothing came before', async (test) => {
+    const { mock, page } = await watching(test, { sites: { demo: 6 } });
+    await agrees(mock, page);
+    const rings = () => page.locator('.charts canvas').evaluateAll((canvases) => canvases.map((canvas) => {
+      // Views and visitors of the last column, as painted: what is neither ground nor grey.
+      const width = Math.round(canvas.width * 0.06);
+      const { data } = canvas.getContext('2d').getImageData(canvas.width - width, 0, width, canvas.height);
+      let bar = 0;
+      let point = 0;
+      for (let n = 0; n < data.length; n += 4) {
+        const [red, green, blue, alpha] = data.subarray(n, n + 4);
+        if (alpha < 128) continue;
+        if (green - red > 40) bar += 1;
+        if (red - blue > 60) point += 1;
+      }
+      return { bar, point };
+    }));
+    // Not where the next minute begins in between, or where this one has nothing in it yet.
+    while (Date.now() % 60_000 < 5_000 || Date.now() % 60_000 > 48_000) await page.waitForTimeout(500);
+    for (const feed of mock.feeds.values()) feed.site.step(Date.now(), 1_000);
+    mock.makeYoung();
+    await page.reload();
+    await agrees(mock, page);
+    await page.locator('[data-testid=history]').waitFor();
+    const painted = async () => (await rings()).every(({ bar, point }) => bar > 100 && point > 10);
+    for (let n = 0; n < 100 && (await rings()).length < 2; n += 1) await page.waitForTimeout(50);
+    for (let n = 0; n < 100 && !(await painted()); n += 1) await page.waitForTimeout(50);
+    assert.ok(await painted(), JSON.stringify(await rings()));
+    assert.equal((await rings()).length, 2);
+  });
+
   it('goes from site to site without mixing them', async (test) => {
     const { mock, page } = await watching(test);
     await agrees(mock, page);

@@ -36,8 +36,8 @@ export const strings = {
     visitors: 'Distinct visitors with at least one event in the last 30 minutes.',
     views: 'Page views of the last 30 minutes, the minute that runs included. Equals the sum of the bars below.',
     perSecond: 'Page views by second over the last minute, by the time they happened. The number is the mean of the last 10 whole seconds.',
-    minutes: 'Bars: page views by minute. Line: distinct visitors in that minute. The last bar is the minute that runs.',
-    history: 'Read from the database once a minute. Late events are in here too; the lists and minutes above count what arrived in time.',
+    minutes: 'Bars: page views by minute. Line: distinct visitors in that minute. The pale bar and the ring are the minute that still runs.',
+    history: 'Read from the database once a minute; the pale bar and the ring are the quarter of an hour that still runs. Late events are in here too; the lists and minutes above count what arrived in time.',
     freshness: 'All numbers hold every event that reached the log up to this moment. When a counting process falls silent, the page says since when.',
     ledger:
       'What became of everything the trackers sent, over the ingest nodes that run now: received is accepted, refused for a reason, told to come again, or still on its way. Stored, duplicates and late are counted since the log began.',
