@@ -122,7 +122,6 @@ fn commit(address: &str, group: &str, topic: &str, offset: i64) {
     let mut element = offsets.add_partition(topic, 0);
     element.set_offset(Offset::Offset(offset)).unwrap();
     element.set_metadata(format!("metadata {offset}"));
-    drop(element);
     consumer(address, group, &[]).commit(&offsets, CommitMode::Sync).unwrap();
 }
 
