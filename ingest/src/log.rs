@@ -17,6 +17,7 @@ use rdkafka::{
     producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer},
 };
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::{
@@ -158,30 +159,33 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// Waits until Kafka answers and has the topics. Blocks: call it where that is allowed.
+    /// Waits until Kafka answers and has the topics, or the shutdown. Blocks: call it where that is allowed.
     pub(crate) fn connect(
         kafka: &KafkaSettings,
         config: &BatcherConfig,
         metrics: Arc<Metrics>,
+        shutdown: &CancellationToken,
     ) -> Result<Self, Error> {
         let mut client = ClientConfig::new();
         client
             .set("client.id", "footfall-ingest")
-            .set("acks", "all")
-            .set("enable.idempotence", "true")
             .set("compression.type", "lz4")
             .set("linger.ms", "5")
-            .set("message.timeout.ms", config.delivery_timeout_ms.to_string())
-            // Events are bounded by `in_flight_bytes`; this leaves room for dead letters and presence.
-            .set("queue.buffering.max.kbytes", (2 * config.in_flight_bytes / 1024).max(32 * 1024).to_string())
-            .set("queue.buffering.max.messages", "1000000")
             .set("socket.keepalive.enable", "true")
             // A broker that is back is found within a second, not ten.
             .set("reconnect.backoff.max.ms", "1000");
         for (key, value) in &kafka.properties {
             client.set(key, value);
         }
-        client.set("bootstrap.servers", &kafka.brokers);
+        // What an ack promises is no setting: these hold whatever the properties say.
+        client
+            .set("bootstrap.servers", &kafka.brokers)
+            .set("acks", "all")
+            .set("enable.idempotence", "true")
+            .set("message.timeout.ms", config.delivery_timeout_ms.to_string())
+            // Events are bounded by `in_flight_bytes`; this leaves room for dead letters and presence.
+            .set("queue.buffering.max.kbytes", (config.in_flight_bytes / 512).max(32 * 1024).to_string())
+            .set("queue.buffering.max.messages", "1000000");
         let health = Arc::new(Health::default());
         let reports = Reports { health: Arc::clone(&health), metrics: Arc::clone(&metrics) };
         let producer: ThreadedProducer<Reports> =
@@ -189,7 +193,7 @@ impl Log {
         let mut log = Self { producer, partitions: 0, health, metrics };
         let deadline = Instant::now() + Duration::from_millis(config.start_timeout_ms);
         for topic in [topics::EVENTS, topics::DEAD_LETTERS, topics::PRESENCE] {
-            let partitions = log.wait_for(topic, deadline, kafka, config)?;
+            let partitions = log.wait_for(topic, deadline, kafka, config, shutdown)?;
             if topic == topics::EVENTS {
                 log.partitions = partitions;
             }
@@ -204,6 +208,7 @@ impl Log {
         deadline: Instant,
         kafka: &KafkaSettings,
         config: &BatcherConfig,
+        shutdown: &CancellationToken,
     ) -> Result<u32, Error> {
         loop {
             let error = match self.partitions_of(topic) {
@@ -215,7 +220,7 @@ impl Log {
                     source,
                 },
             };
-            if Instant::now() >= deadline {
+            if Instant::now() >= deadline || shutdown.is_cancelled() {
                 return Err(error);
             }
             std::thread::sleep(Duration::from_millis(100));

@@ -52,7 +52,11 @@ impl std::fmt::Debug for Parts {
 pub async fn run(listener: TcpListener, parts: Parts, shutdown: CancellationToken) -> Result<(), Error> {
     parts.config.check()?;
     let metrics = Arc::new(Metrics::new());
-    let log = connect(&parts, &metrics).await?;
+    let log = match connect(&parts, &metrics, &shutdown).await {
+        // Stopped before it began: nothing was taken, nothing is left to do.
+        Err(_) if shutdown.is_cancelled() => return Ok(()),
+        connected => connected?,
+    };
     let (batcher, packer) = Batcher::new(&parts.config.batcher, Arc::clone(&log), Arc::clone(&metrics));
     let (dead_letters, letters) =
         DeadLetters::new(&parts.sites, parts.config.limits.dead_letters_per_site, Arc::clone(&metrics));
@@ -85,9 +89,14 @@ pub async fn run(listener: TcpListener, parts: Parts, shutdown: CancellationToke
     served.and(probing.await.unwrap_or(Ok(())))
 }
 
-async fn connect(parts: &Parts, metrics: &Arc<Metrics>) -> Result<Arc<Log>, Error> {
-    let (kafka, config, metrics) = (parts.kafka.clone(), parts.config.batcher.clone(), Arc::clone(metrics));
-    let log = spawn_blocking(move || Log::connect(&kafka, &config, metrics));
+async fn connect(
+    parts: &Parts,
+    metrics: &Arc<Metrics>,
+    shutdown: &CancellationToken,
+) -> Result<Arc<Log>, Error> {
+    let (kafka, config) = (parts.kafka.clone(), parts.config.batcher.clone());
+    let (metrics, shutdown) = (Arc::clone(metrics), shutdown.clone());
+    let log = spawn_blocking(move || Log::connect(&kafka, &config, metrics, &shutdown));
     Ok(Arc::new(log.await.expect("connecting does not panic and is not aborted")?))
 }
 

@@ -22,6 +22,7 @@ async fn a_batch_is_acked_and_lies_in_kafka_enriched() {
     let first = &events[0].1;
     assert_eq!(first.event_id.stream, stream(1));
     assert_eq!((first.country.as_str(), first.received_at - first.event_time), ("DE", 500));
+    drop(tracker);
     ingest.stop().await;
 }
 
@@ -39,6 +40,7 @@ async fn the_ack_waits_for_the_delivery() {
     tracker.ack().await;
     assert!(sent.elapsed() >= Duration::from_millis(900), "acked after {:?}", sent.elapsed());
     kafka.cluster.broker_round_trip_time(-1, Duration::ZERO).unwrap();
+    drop(tracker);
     ingest.stop().await;
 }
 
@@ -73,6 +75,7 @@ async fn a_dead_broker_brings_a_nack_and_unreadiness_and_later_a_resend_succeeds
     let ledger = &report.ledger;
     assert_eq!(ledger.refused[&RejectReason::MissingField], 1);
     assert_eq!(ledger.received, ledger.accepted + 1 + ledger.retried, "{ledger:?}");
+    drop(tracker);
     ingest.stop().await;
 }
 
@@ -93,6 +96,7 @@ async fn a_resend_over_http_makes_the_same_record() {
     assert_eq!(first.1.event_id, second.1.event_id);
     assert_eq!(first.1.visitor, second.1.visitor);
     assert_eq!(first.1.payload_hash, second.1.payload_hash);
+    drop(tracker);
     ingest.stop().await;
 }
 
@@ -121,6 +125,7 @@ async fn a_token_keeps_the_visitor_on_another_node_and_with_another_browser() {
     };
     assert_eq!(visitor(1, 1), visitor(1, 2));
     assert_ne!(visitor(1, 1).1, visitor(2, 1).1);
+    drop((tracker, moved, other));
     one.stop().await;
     two.stop().await;
 }
@@ -147,6 +152,7 @@ async fn acks_come_in_order_and_together_cover_every_batch() {
     assert!(frames < 200, "batches in a row share an ack: {frames}");
     let sequences: Vec<_> = kafka.events(180).await.iter().map(|(_, e)| e.event_id.sequence.get()).collect();
     assert!(sequences.is_sorted(), "one visitor's events are in order");
+    drop(tracker);
     ingest.stop().await;
 }
 

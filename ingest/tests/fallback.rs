@@ -27,6 +27,7 @@ async fn a_page_without_a_socket_asks_for_a_token_and_sends_with_it() {
     tracker.ack().await;
     let events = kafka.events(2).await;
     assert_eq!(events[0].1.visitor, events[1].1.visitor);
+    drop(tracker);
     ingest.stop().await;
 }
 

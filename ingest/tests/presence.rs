@@ -50,3 +50,13 @@ async fn a_wrong_configuration_does_not_start_and_names_the_field() {
     let error = ingest.ended.await.unwrap().unwrap_err();
     assert!(error.to_string().contains("timeouts.idle_ms"), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_waits_for_kafka_can_be_stopped() {
+    let kafka = Kafka::start();
+    kafka.cluster.broker_down(-1).unwrap();
+    let ingest = Ingest::start(&kafka).await;
+    ingest.shutdown.cancel();
+    let ended = tokio::time::timeout(PATIENCE, ingest.ended).await.expect("well before the start timeout");
+    ended.unwrap().unwrap();
+}

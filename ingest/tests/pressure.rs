@@ -36,6 +36,7 @@ async fn a_connection_has_so_many_batches_in_flight_and_the_rest_waits_in_its_so
         .await;
     let most = reports.iter().map(in_flight).max().unwrap();
     assert!((1..=3).contains(&most), "{most} in flight");
+    drop(tracker);
     ingest.stop().await;
 }
 

@@ -69,6 +69,7 @@ async fn a_bad_event_refuses_itself_and_its_siblings_pass() {
     let report = kafka.report("node-1", |report| report.ledger.accepted == 6).await;
     assert_eq!(report.ledger.received, 11);
     assert_eq!(report.ledger.refused[&R::BadField], 2);
+    drop(tracker);
     ingest.stop().await;
 }
 
@@ -106,6 +107,7 @@ async fn a_malformed_frame_is_answered_kept_and_after_five_in_a_row_closed(
     assert!(letters.iter().all(|letter| letter.payload == frame));
     let report = kafka.report("node-1", |report| report.ledger.accepted == 5).await;
     assert_eq!((report.ledger.refused[&RejectReason::Malformed], report.ledger.received), (9, 14));
+    drop((tracker, neighbour));
     ingest.stop().await;
 }
 
@@ -135,6 +137,7 @@ async fn frames_that_no_tracker_sends_close_with_their_code() {
     let report = kafka.report("node-1", |report| report.ledger.accepted == 1).await;
     assert_eq!(report.ledger.refused[&RejectReason::BadUtf8], 1);
     assert_eq!(report.ledger.refused[&RejectReason::TooLarge], 258);
+    drop((neighbour, tracker));
     ingest.stop().await;
 }
 
@@ -146,6 +149,7 @@ async fn a_protocol_error_closes_with_1002() {
     let mut tracker = ingest.tracker().await;
     tracker.socket.get_mut().write_all(&[0x81, 0x02, b'{', b'}']).await.unwrap();
     assert_eq!(tracker.close_code().await, 1002);
+    drop(tracker);
     ingest.stop().await;
 }
 
@@ -188,6 +192,7 @@ async fn an_allowed_origin_and_the_subprotocol_are_accepted() {
     assert_eq!(tracker.welcome.node, "node-1");
     let answer = ingest.get("/ws?k=shop").await;
     assert_eq!(answer.status, 426, "a plain request is told what is spoken here");
+    drop(tracker);
     ingest.stop().await;
 }
 
@@ -223,6 +228,7 @@ async fn a_flood_is_slowed_then_refused_then_closed() {
     is_unharmed(&mut neighbour, 1).await;
     let report = kafka.report("node-1", |report| report.ledger.accepted == 301).await;
     assert_eq!((report.ledger.received, report.ledger.retried), (1_001, 700));
+    drop((tracker, neighbour));
     ingest.stop().await;
 }
 
@@ -306,6 +312,7 @@ async fn who_connects_and_says_nothing_is_closed() {
     tracker.send(&json!({"t": "here", "path": "/", "visible": true})).await;
     assert!(tracker.hears_within(Duration::from_millis(2_000)).await.is_none());
     is_unharmed(&mut tracker, 1).await;
+    drop(tracker);
     ingest.stop().await;
 }
 
@@ -327,6 +334,7 @@ async fn an_event_without_a_place_or_a_visitor_is_refused(
     assert_eq!((ack.first, ack.upto), (sent["first"].as_u64().unwrap() as u32, ack.first));
     assert_eq!(ack.refused[0].reason, reason);
     assert_eq!(kafka.dead_letters(1).await[0].reason, reason);
+    drop(tracker);
     ingest.stop().await;
 }
 
@@ -340,5 +348,6 @@ async fn a_token_of_another_site_is_refused() {
     sent["token"] = blog.welcome.token.clone().into();
     shop.send(&sent).await;
     assert_eq!(shop.ack().await.refused[0].reason, RejectReason::BadToken);
+    drop((blog, shop));
     ingest.stop().await;
 }
