@@ -50,7 +50,9 @@ const BACKOFF_CAP_MS = 30_000;
 /** Of a node's limit for a batch, what is left to the fields around the events. */
 const ENVELOPE_BYTES = 1_024;
 /** Close codes of `schemas/src/refusal.rs`. */
+const BAD_UTF8 = 1007;
 const POLICY = 1008;
+const TOO_BIG = 1009;
 const TRY_LATER = 1013;
 
 /** Full jitter: anything up to a bound that doubles with every attempt. `random` is 0 to 1. */
@@ -95,8 +97,16 @@ export function createDelivery(outbox: Outbox, { stream, endpoint, query, ctx, n
     save();
   };
 
+  /** A node cannot say which batch it could not read. */
+  const fault = () => {
+    const given = outbox.fault();
+    if (given) log("given up", given);
+    if (!outbox.list().length) save();
+  };
+
   const down = (code: number) => {
     const missed = !live && !overHttp;
+    if (code === BAD_UTF8 || code === TOO_BIG) fault();
     close();
     log("down", code);
     if (code === POLICY) return stop();
@@ -121,14 +131,16 @@ export function createDelivery(outbox: Outbox, { stream, endpoint, query, ctx, n
     return batchFrame(head.stream, head.seq, now(), named, ctx, outbox.report(), events);
   };
 
+  /** Over HTTP because browsers cap what keepalive requests may carry together. */
+  const oneByOne = () => overHttp || outbox.suspect();
+
   const flush = () => {
     clearTimeout(flushing);
     flushing = undefined;
     if (!live) return;
     if (pausedUntil > now()) return kick();
     const idle = !outbox.flying().length;
-    // One request at a time: browsers cap what keepalive requests may carry together.
-    while (!overHttp || !outbox.flying().length) {
+    while (!oneByOne() || !outbox.flying().length) {
       const run = outbox.take(token, ...limits);
       if (!run.length) break;
       log("send", run);
@@ -157,10 +169,11 @@ export function createDelivery(outbox: Outbox, { stream, endpoint, query, ctx, n
   };
 
   const settle = (of: string, first: number, upto: number, refused: number) => {
+    const waiting = oneByOne();
     outbox.settle(of, first, upto, refused);
     if (!outbox.list().length) save();
     if (!live) ready();
-    else if (overHttp) flush();
+    else if (waiting) flush();
     expectAnswer();
   };
 
@@ -191,10 +204,12 @@ export function createDelivery(outbox: Outbox, { stream, endpoint, query, ctx, n
       if (frame.reason === "unknown_site" || frame.reason === "origin_denied") {
         outbox.shut();
         stop();
-      } else if (overHttp) {
-        // An answer to the one batch in flight: it would be refused for ever.
-        if (!live) return down(0);
-        for (const entry of outbox.flying()) settle(entry.stream, entry.seq, entry.seq, 1);
+      } else if (!live) {
+        down(0);
+      } else {
+        fault();
+        expectAnswer();
+        kick();
       }
     }
   };

@@ -12,6 +12,8 @@ export interface Entry {
   size: number;
   /** Sent on the present connection and not answered. */
   flying?: boolean;
+  /** Times that a frame with it was refused as a whole. */
+  faults?: number;
   /** Storage key that holds a copy. */
   home?: string;
 }
@@ -46,9 +48,19 @@ export interface Outbox {
   settle(stream: string, first: number, upto: number, refused: number): void;
   /** Events `first..=upto` of `stream`, or all, are to be sent again. */
   release(stream?: string, first?: number, upto?: number): void;
+  /**
+   * What is in flight was refused as a whole, without saying what of it: it is sent again, apart from all else, and
+   * given up the third time. How many events were given up.
+   */
+  fault(): number;
+  /** Whether some event has been part of a refused frame: while it has, one batch at a time tells which. */
+  suspect(): boolean;
   /** Refuses all there is and all that comes. */
   shut(): void;
 }
+
+/** A frame that is refused this often would be refused for ever. */
+const MAX_FAULTS = 3;
 
 /** The default bounds keep what is written to storage under 400 KB of the 5 MB that a site has. */
 export function createOutbox(maxEvents = 1_000, maxBytes = 256_000): Outbox {
@@ -108,6 +120,7 @@ export function createOutbox(maxEvents = 1_000, maxBytes = 256_000): Outbox {
             entry.stream !== last.stream ||
             entry.seq !== last.seq + 1 ||
             entry.token !== last.token ||
+            entry.faults !== last.faults ||
             run.length >= maxEvents ||
             maxBytes < 0)
         )
@@ -132,6 +145,17 @@ export function createOutbox(maxEvents = 1_000, maxBytes = 256_000): Outbox {
       for (const entry of entries.filter(within(stream, first, upto))) entry.flying = false;
       told = 0;
     },
+    fault() {
+      for (const entry of entries) {
+        if (entry.flying) entry.faults = (entry.faults ?? 0) + 1;
+        entry.flying = false;
+      }
+      told = 0;
+      const given = remove(({ faults }) => faults === MAX_FAULTS);
+      counts.refused += given;
+      return given;
+    },
+    suspect: () => entries.some(({ faults }) => faults),
     shut() {
       open = false;
       counts.refused += remove(() => true);

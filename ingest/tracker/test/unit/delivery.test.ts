@@ -389,25 +389,119 @@ test("an ack that comes after its request was given up still counts", async () =
   assert.deepEqual(pending(), []);
 });
 
-test("a batch that HTTP refuses as a whole is dropped and counted, and the next one goes", async () => {
+const malformed: ServerFrame = { t: "error", reason: "malformed", detail: "" };
+
+test("a batch that HTTP refuses as a whole is tried three times, then dropped and counted, and the next one goes", async () => {
   issue();
   fallBack();
   await requests[0]?.answer(ack(1, 0, "tok"));
   issue();
-  await requests[1]?.answer({ t: "error", reason: "malformed", detail: "" });
-  assert.equal(outbox.counts.refused, 1);
-  assert.deepEqual(requests[2] && span(requests[2].batch), [2, 2]);
+  for (const attempt of [1, 2, 3]) {
+    assert.deepEqual([requests.length, span(requests[attempt]!.batch)], [attempt + 1, [1, 1]]);
+    await requests[attempt]?.answer(malformed);
+    pass(150);
+  }
+  assert.deepEqual([outbox.counts.refused, pending()], [1, [2]]);
+  assert.deepEqual(requests[4] && span(requests[4].batch), [2, 2]);
 });
 
-test("an unknown site ends it: all refused, nothing tried again", async () => {
+test("a batch that WebSocket refuses as a whole is tried three times, apart from what comes after it", () => {
   issue(2);
-  fallBack();
-  await requests[0]?.answer({ t: "error", reason: "unknown_site", detail: "" });
+  delivery.open();
+  last().welcome();
   issue();
-  pass(3_600_000);
-  assert.deepEqual([requests.length, Socket.all.length], [1, 2]);
-  assert.deepEqual([outbox.counts.refused, delivery.state()], [3, "stopped"]);
+  for (const attempt of [1, 2, 3]) {
+    assert.deepEqual(last().batches().map(span), Array.from({ length: attempt }, () => [1, 2]));
+    last().says(malformed);
+    pass(150);
+  }
+  assert.deepEqual([outbox.counts.refused, pending()], [2, [3]]);
+  assert.deepEqual(last().batches().slice(3).map(span), [[3, 3]]);
+  last().says(ack(3, 3));
+  assert.deepEqual([outbox.counts.acked, outbox.counts.refused, Socket.all.length], [1, 2, 1]);
 });
+
+test("batches in flight beside a refused one are settled, although nobody can tell which was meant", () => {
+  delivery.open();
+  last().welcome();
+  issue();
+  pass(150);
+  issue();
+  pass(150);
+  assert.deepEqual(last().batches().map(span), [[1, 1], [2, 2]]);
+  // The second is the bad one; the first's ack comes later, as acks wait for the log and errors do not.
+  last().says(malformed);
+  last().says(ack(1, 1));
+  for (let attempt = 2; attempt <= 3; attempt += 1) {
+    pass(150);
+    assert.deepEqual(span(last().batches().at(-1)!), [2, 2]);
+    last().says(malformed);
+  }
+  assert.deepEqual([outbox.counts.acked, outbox.counts.refused, pending()], [1, 1, []]);
+});
+
+test("what was in a refused batch and is taken the second time is stored, and all goes on as before", () => {
+  issue();
+  delivery.open();
+  last().welcome();
+  last().says(malformed);
+  issue();
+  pass(150);
+  assert.deepEqual(last().batches().map(span), [[1, 1], [1, 1]]);
+  last().says(ack(1, 1));
+  assert.deepEqual(last().batches().map(span), [[1, 1], [1, 1], [2, 2]]);
+  last().says(ack(2, 2));
+  assert.deepEqual(outbox.counts, { sent: 3, acked: 2, refused: 0, evicted: 0 });
+});
+
+test("a batch that closes the socket for being too large three times is dropped", () => {
+  issue();
+  delivery.open();
+  for (const wait of [500, 1_000, 2_000]) {
+    last().welcome();
+    assert.deepEqual(last().batches().map(span), [[1, 1]]);
+    last().ends(1009);
+    pass(wait);
+  }
+  last().welcome();
+  assert.deepEqual([last().sent, outbox.counts.refused, pending()], [[], 1, []]);
+});
+
+test("a connection that is lost with a batch in flight says nothing about the batch", () => {
+  issue();
+  delivery.open();
+  for (const wait of [500, 1_000, 2_000, 4_000]) {
+    last().welcome();
+    last().ends();
+    pass(wait);
+  }
+  assert.deepEqual([outbox.counts.refused, pending()], [0, [1]]);
+});
+
+for (const reason of ["unknown_site", "origin_denied"] as const) {
+  test(`${reason} over HTTP ends it: all refused, nothing tried again`, async () => {
+    issue(2);
+    fallBack();
+    await requests[0]?.answer({ t: "error", reason, detail: "" });
+    issue();
+    pass(3_600_000);
+    delivery.retry();
+    assert.deepEqual([requests.length, Socket.all.length], [1, 2]);
+    assert.deepEqual([outbox.counts.refused, delivery.state()], [3, "stopped"]);
+  });
+
+  test(`${reason} over WebSocket ends it: all refused, nothing tried again`, () => {
+    issue(2);
+    delivery.open();
+    last().welcome();
+    last().says({ t: "error", reason, detail: "" });
+    issue();
+    pass(3_600_000);
+    delivery.retry();
+    assert.deepEqual([requests.length, Socket.all.length, last().closed, last().batches().length], [0, 1, true, 1]);
+    assert.deepEqual([outbox.counts.refused, delivery.state()], [3, "stopped"]);
+  });
+}
 
 test("frames of a newer node are ignored", () => {
   issue();
