@@ -60,9 +60,10 @@ function element(tag, className, text) {
 
 function panel() {
   const box = element("details", "tracker");
-  // Open where there is room beside the text.
+  // Open where there is room beside the text, one line elsewhere. What the reader makes of it lasts as long as the page.
   box.open = matchMedia("(min-width: 60rem)").matches;
   const summary = element("summary");
+  summary.title = "What the tracker has sent";
   const status = element("span", "", "tracker");
   const brief = element("span", "brief");
   summary.append(element("span", "dot"), status, brief);
