@@ -49,7 +49,8 @@ fn what_was_acked_survives_kill_9_of_everything_once() {
     }
     let summary = report(load.wait_with_output().unwrap());
     assert_eq!((&summary["issued"], &summary["unacked"]), (&30_000.into(), &0.into()), "{summary}");
-    assert!(summary["reconnects"].as_u64().unwrap() >= 40, "the kills were not felt: {summary}");
+    // Half of the connections are sockets, and the first kill comes long before the load is over.
+    assert!(summary["reconnects"].as_u64().unwrap() >= 20, "the kills were not felt: {summary}");
 
     let (audit, clean) = node.audit("ledger", AUDIT_WAIT);
     assert!(clean, "{audit}");

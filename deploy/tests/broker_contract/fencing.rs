@@ -9,8 +9,9 @@ use kafka_protocol::messages::offset_commit_request::{
 use kafka_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
 use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use kafka_protocol::messages::{
-    GroupId, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, OffsetCommitRequest,
-    OffsetFetchRequest, SyncGroupRequest, TopicName,
+    DescribeGroupsRequest, FindCoordinatorRequest, GroupId, HeartbeatRequest, JoinGroupRequest,
+    JoinGroupResponse, LeaveGroupRequest, OffsetCommitRequest, OffsetFetchRequest, SyncGroupRequest,
+    TopicName,
 };
 use kafka_protocol::protocol::StrBytes;
 
@@ -33,8 +34,17 @@ struct Member {
 
 impl Member {
     async fn new(address: &str, group: &str, topic: &str) -> Self {
+        let mut raw = RawClient::connect(address).await;
+        // Apache Kafka creates the place where it keeps groups when it is first asked for a coordinator.
+        eventually("the group has a coordinator", async || {
+            let found = raw.ask(3, &FindCoordinatorRequest::default().with_key(text(group))).await;
+            let listed =
+                raw.ask(2, &DescribeGroupsRequest::default().with_groups(vec![GroupId(text(group))])).await;
+            (found.error_code == 0 && listed.groups[0].error_code == 0).then_some(())
+        })
+        .await;
         Self {
-            raw: RawClient::connect(address).await,
+            raw,
             group: GroupId(text(group)),
             topic: TopicName(text(topic)),
             id: StrBytes::default(),

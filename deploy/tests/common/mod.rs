@@ -1,4 +1,5 @@
 //! Runs `footfall` as users do: the built binary, its ready file, its signals.
+#![allow(dead_code, unreachable_pub)] // each test binary uses its own part
 
 use std::{
     net::SocketAddr,
@@ -22,17 +23,23 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts `footfall standalone` on free ports in `data_dir`.
-    pub fn start(data_dir: &Path, more: &[&str]) -> Self {
+    /// Starts `footfall standalone` with these settings (TOML) on free ports in `data_dir`. With
+    /// `FOOTFALL_TEST_KAFKA=host:port` it uses that broker, emptied first, instead of its own.
+    pub fn start(data_dir: &Path, settings: &str) -> Self {
         let free = "127.0.0.1:0";
         let mut arguments: Vec<String> =
             ["--ingest", free, "--dashboard", free, "--clickhouse", free, "--kafka", free]
                 .map(String::from)
                 .into();
-        arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
-        if let Some(config) = external_kafka(data_dir) {
-            arguments.extend(["--config".to_owned(), config.display().to_string()]);
+        let mut settings = settings.to_owned();
+        if let Some(brokers) = std::env::var("FOOTFALL_TEST_KAFKA").ok().filter(|brokers| !brokers.is_empty()) {
+            // A thread of its own: the test may run inside a runtime, which must not be blocked on from within.
+            std::thread::scope(|scope| scope.spawn(|| kafka::forget_everything(&brokers)).join().unwrap());
+            settings.push_str(&format!("[kafka]\nbrokers = {brokers:?}\n"));
         }
+        let file = data_dir.join("settings.toml");
+        std::fs::write(&file, settings).unwrap();
+        arguments.extend(["--config".to_owned(), file.display().to_string()]);
         Self::spawn(data_dir, arguments)
     }
 
