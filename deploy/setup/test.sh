@@ -14,13 +14,17 @@ tests dashboard npm test --silent --prefix "$root/dashboard/web"
 tests broker-contract "$root/.venv/bin/python" -m pytest -q "$root/deploy/tests/broker_contract"
 
 if CHROMIUM="$("$root/deploy/setup/browser.sh")"; then
-  export CHROMIUM FOOTFALL_CHROMIUM="$CHROMIUM"
+  export CHROMIUM
   tests tracker-browser npm run test:browser --silent --prefix "$root/ingest/tracker"
+  tests dashboard-browser npm run test:browser --silent --prefix "$root/dashboard/web"
+  stage accessibility npm run axe --silent --prefix "$root/dashboard/web"
   tests end-to-end npm test --silent --prefix "$root/deploy/tests/e2e"
 elif [ "${CI:-}" = true ]; then
   die 'a CI without a browser would pass untested'
 else
   skipped tracker-browser 'no Chromium'
+  skipped dashboard-browser 'no Chromium'
+  skipped accessibility 'no Chromium'
   skipped end-to-end 'no Chromium'
 fi
 

@@ -101,7 +101,7 @@ pub async fn run(
     if let Some(engine) = &engine {
         clickhouse = engine.as_settings(&identity);
     }
-    let settings = Settings { clickhouse, ..settings };
+    let mut settings = Settings { clickhouse, ..settings };
 
     eprintln!("footfall: making topics and tables");
     migrate::create_topics(&kafka, settings.kafka.partitions, settings.kafka.replication).await?;
@@ -111,6 +111,8 @@ pub async fn run(
     let reader = settings.clickhouse("reader", &settings.clickhouse.reader)?;
     let ingest_url = format!("http://{}", reachable(ingest_address));
     let dashboard_url = format!("http://{}", reachable(dashboard_address));
+    let public_url = settings.dashboard.public_url.as_ref().unwrap_or(&dashboard_url);
+    settings.ingest.dashboard_url.clone_from(public_url);
     let shared = Shared {
         settings: &settings,
         kafka: kafka.clone(),

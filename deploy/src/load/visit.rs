@@ -229,6 +229,7 @@ impl Visit {
         };
         let mut flights: BTreeMap<u32, (u32, Instant)> = BTreeMap::new();
         let mut hold_until = None;
+        let mut shown = None;
         let welcome_by = Instant::now() + CONNECT_WITHIN;
         let mut welcomed = false;
         loop {
@@ -240,6 +241,14 @@ impl Visit {
                         return broken(None);
                     }
                     flights.insert(first, (end, Instant::now()));
+                }
+                let path = self.plan.path();
+                if shown != Some(path) {
+                    shown = Some(path);
+                    let here = Here { tag: ClientFrame::Here, path: path.into(), visible: true };
+                    if socket.send(Message::text(serde_json::to_string(&here)?)).await.is_err() {
+                        return broken(None);
+                    }
                 }
                 if self.outbox.len() == 0 && self.leaving() {
                     // A peer that is gone already is as good as one that says goodbye.
@@ -274,10 +283,6 @@ impl Visit {
                 ServerFrame::Welcome(welcome) => {
                     self.token = Some(welcome.token);
                     welcomed = true;
-                    let here = Here { tag: ClientFrame::Here, path: self.plan.path().into(), visible: true };
-                    if socket.send(Message::text(serde_json::to_string(&here)?)).await.is_err() {
-                        return broken(None);
-                    }
                 }
                 ServerFrame::Ack(ack) => {
                     let acked: Vec<u32> =

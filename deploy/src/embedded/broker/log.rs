@@ -73,7 +73,9 @@ impl Log {
     pub(super) fn span_at(&self, offset: i64) -> Option<Span> {
         let after = self.segments.partition_point(|segment| segment.base_offset <= offset);
         let mut from = self.segments.range(after.saturating_sub(1)..);
-        from.find(|segment| segment.last_offset >= offset).map(|segment| segment.span_at(offset))
+        // Compaction leaves segments empty: their last offset says nothing, and what follows is further on.
+        let segment = from.find(|segment| segment.size > 0 && segment.last_offset >= offset)?;
+        Some(segment.span_at(offset))
     }
 
     pub(super) fn size(&self) -> u64 {
@@ -178,4 +180,40 @@ fn segment_files(directory: &Path) -> io::Result<Vec<i64>> {
     }
     bases.sort_unstable();
     Ok(bases)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(base_offset: i64) -> batch::BatchHeader {
+        batch::BatchHeader {
+            base_offset,
+            len: 100,
+            attributes: 0,
+            last_offset_delta: 9,
+            base_timestamp: 0,
+            max_timestamp: 0,
+            producer_id: batch::NO_PRODUCER,
+            producer_epoch: -1,
+            base_sequence: -1,
+            count: 10,
+        }
+    }
+
+    #[test]
+    fn a_read_goes_on_behind_segments_that_compaction_emptied() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut log, _) = Log::recover(directory.path()).unwrap();
+        for base in [280, 410, 501] {
+            log.segments.push_back(Segment::create(directory.path(), base).unwrap());
+        }
+        log.segments[2].note(&header(490));
+        log.end_offset = 501;
+        for offset in [0, 100, 279, 280, 410, 499] {
+            let span = log.span_at(offset).expect("there is a batch further on");
+            assert_eq!((span.position, span.end), (0, 100), "from offset {offset}");
+        }
+        assert!(log.span_at(500).is_none(), "the end is not a place to read from");
+    }
 }
