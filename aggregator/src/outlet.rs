@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use footfall_schemas::{connect::KafkaSettings, live::LiveRecord, topics};
 use rdkafka::{
-    ClientConfig, Message, Offset, TopicPartitionList,
-    consumer::{BaseConsumer, Consumer},
+    ClientConfig, ClientContext, Message, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::KafkaError,
     message::{Header, OwnedHeaders},
     producer::{FutureProducer, FutureRecord, Producer},
@@ -16,6 +16,7 @@ use crate::{
     error::{Error, LogError},
     ports::Outlet,
     snapshot::{Assembly, Chunk, Stored},
+    source::complain,
 };
 
 /// Header of a dead letter that the aggregator wrote: `topic/partition/offset/index` of what could not be read.
@@ -124,15 +125,25 @@ impl Outlet for Topics {
     }
 }
 
+struct SnapshotReader;
+
+impl ClientContext for SnapshotReader {
+    fn error(&self, error: KafkaError, reason: &str) {
+        complain(&error, reason);
+    }
+}
+
+impl ConsumerContext for SnapshotReader {}
+
 /// Reads a partition of the snapshot topic from its beginning to its end.
 fn read_snapshots(kafka: &KafkaSettings, partition: i32) -> Result<Vec<Stored>, LogError> {
-    let consumer: BaseConsumer = client(kafka, "footfall-aggregator-snapshots")
+    let consumer: BaseConsumer<SnapshotReader> = client(kafka, "footfall-aggregator-snapshots")
         .set("group.id", "footfall-aggregator-snapshots")
         .set("enable.auto.commit", "false")
         .set("enable.partition.eof", "true")
         .set("auto.offset.reset", "earliest")
         .set("fetch.wait.max.ms", "50")
-        .create()
+        .create_with_context(SnapshotReader)
         .map_err(again)?;
     let (low, high) =
         consumer.fetch_watermarks(topics::SNAPSHOTS, partition, Duration::from_secs(10)).map_err(again)?;

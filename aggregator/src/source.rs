@@ -331,6 +331,10 @@ impl Group {
 }
 
 impl ClientContext for Group {
+    fn error(&self, error: KafkaError, reason: &str) {
+        complain(&error, reason);
+    }
+
     fn stats(&self, statistics: Statistics) {
         for (partition, known) in
             statistics.topics.get(topics::EVENTS).iter().flat_map(|topic| &topic.partitions)
@@ -353,6 +357,13 @@ impl ConsumerContext for Group {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.assign(consumer, partitions),
             _ => self.revoke(consumer, partitions),
         }
+    }
+}
+
+/// librdkafka tells the end of a partition as an error, too.
+pub(crate) fn complain(error: &KafkaError, reason: &str) {
+    if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
+        warn!(%error, reason, "kafka");
     }
 }
 
