@@ -6,7 +6,7 @@ import { build } from "esbuild";
 import { minify } from "terser";
 
 /** Largest dist/f.js in bytes of gzip: the build fails above it. */
-const BUDGET_GZIP = 4_000;
+const BUDGET_GZIP = 3_770;
 
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
 

@@ -86,7 +86,7 @@ export function createDelivery(outbox: Outbox, { stream, endpoint, query, ctx, n
     link?.close();
     link = undefined;
     live = false;
-    for (const timer of [flushing, answer, next]) clearTimeout(timer);
+    [flushing, answer, next].forEach(clearTimeout);
     flushing = undefined;
     outbox.release();
   };
@@ -262,11 +262,13 @@ export function createDelivery(outbox: Outbox, { stream, endpoint, query, ctx, n
       outbox.stamp(token);
       const kept = save();
       if (stopped || (kept && !token)) return;
-      for (let run; (run = outbox.take(token)).length; ) {
+      for (;;) {
+        const run = outbox.take(token);
+        if (!run.length) break;
         const gone = navigator.sendBeacon(httpUrl, frameOf(run));
         log("beacon", gone, run);
         if (!gone) break;
-        if (!token) for (const entry of run) outbox.remove((each) => each === entry);
+        if (!token) outbox.remove((entry) => run.includes(entry));
       }
       outbox.release();
     },
