@@ -41,7 +41,9 @@ impl Metrics {
                 .f64_histogram("footfall.aggregator.insert")
                 .with_unit("s")
                 .with_description("From a block's boundary to its rows known to be stored")
-                .with_boundaries(vec![0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0])
+                .with_boundaries(vec![
+                    0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0,
+                ])
                 .build(),
             doubtful: counter("footfall.aggregator.inserts.doubtful", "Inserts whose outcome was looked up"),
             reconciled: counter(

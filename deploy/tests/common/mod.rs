@@ -32,7 +32,8 @@ impl Node {
                 .map(String::from)
                 .into();
         let mut settings = settings.to_owned();
-        if let Some(brokers) = std::env::var("FOOTFALL_TEST_KAFKA").ok().filter(|brokers| !brokers.is_empty()) {
+        if let Some(brokers) = std::env::var("FOOTFALL_TEST_KAFKA").ok().filter(|brokers| !brokers.is_empty())
+        {
             // A thread of its own: the test may run inside a runtime, which must not be blocked on from within.
             std::thread::scope(|scope| scope.spawn(|| kafka::forget_everything(&brokers)).join().unwrap());
             settings.push_str(&format!("[kafka]\nbrokers = {brokers:?}\n"));
