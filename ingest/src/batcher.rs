@@ -123,9 +123,9 @@ impl Packer {
         }
         let record = self.open.entry(partition).or_default();
         if record.lines.is_empty() {
-            record.lines = lines
+            record.lines = lines;
         } else {
-            record.lines.extend_from_slice(&lines)
+            record.lines.extend_from_slice(&lines);
         }
         record.events += events;
         record.receipts.push(receipt);

@@ -29,13 +29,16 @@ pub(crate) struct Over {
     pub(crate) wait: Duration,
 }
 
+/// Open connections by address. A std mutex: no await happens while it is held.
+type OpenConnections = Arc<Mutex<HashMap<AddressKey, u32>>>;
+
 /// The limits of a node.
 pub(crate) struct Limits {
     settings: Settings,
     sockets: Arc<Semaphore>,
     connects: Addresses,
     events: Addresses,
-    open: Arc<Mutex<HashMap<AddressKey, u32>>>,
+    open: OpenConnections,
 }
 
 impl std::fmt::Debug for Limits {
@@ -130,7 +133,7 @@ impl std::fmt::Debug for SenderLimits {
 /// A connection's place among those of its address.
 #[derive(Debug)]
 pub(crate) struct Place {
-    open: Option<(Arc<Mutex<HashMap<AddressKey, u32>>>, AddressKey)>,
+    open: Option<(OpenConnections, AddressKey)>,
 }
 
 impl Drop for Place {
