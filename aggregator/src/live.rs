@@ -20,6 +20,8 @@ pub(crate) struct Teller {
     told: BTreeMap<SiteId, Told>,
     /// Sequence numbers of sites that are silent now.
     silent: BTreeMap<SiteId, u64>,
+    /// Sites whose last record was not sent; it may have been their last word.
+    again: BTreeSet<SiteId>,
     /// Second of the last look at every site, not only at the changed ones.
     looked_at: i64,
 }
@@ -38,13 +40,15 @@ impl Teller {
             full_every_ms,
             told: BTreeMap::new(),
             silent: BTreeMap::new(),
+            again: BTreeSet::new(),
             looked_at: i64::MIN,
         }
     }
 
     /// What is to be told at `now` (wall clock), windows as of `clock` (log time).
     pub(crate) fn tell(&mut self, partition: &mut Partition, clock: i64, now: i64) -> Vec<LiveRecord> {
-        let mut sites: BTreeSet<SiteId> = partition.take_touched().into_iter().collect();
+        let mut sites = std::mem::take(&mut self.again);
+        sites.extend(partition.take_touched());
         // Windows also change as time passes; once a second is enough for that.
         if self.looked_at != now.div_euclid(SECOND_MS) {
             self.looked_at = now.div_euclid(SECOND_MS);
@@ -55,9 +59,10 @@ impl Teller {
 
     /// The site's next record must tell everything: the last one was not sent.
     pub(crate) fn lost(&mut self, site: &SiteId) {
-        if let Some(told) = self.told.get_mut(site) {
-            told.full_at = i64::MIN;
+        if let Some(told) = self.told.remove(site) {
+            self.silent.insert(site.clone(), told.seq);
         }
+        self.again.insert(site.clone());
     }
 
     fn tell_site(
