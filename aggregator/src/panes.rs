@@ -62,7 +62,7 @@ impl Panes {
 
     /// Adds an event to the top lists, unless they are to be built anew or its minute is not shown.
     pub(crate) fn count_tops(&mut self, event: &EventRecord) {
-        if !self.tops.from.is_some_and(|from| event.event_time >= from) {
+        if self.tops.from.is_none_or(|from| event.event_time < from) {
             return;
         }
         for dimension in Dimension::ALL.iter().filter(|dimension| **dimension != Dimension::Total) {
