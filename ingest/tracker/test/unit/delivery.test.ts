@@ -52,6 +52,7 @@ let requests: Request[];
 let beacons: Batch[];
 let beaconTakes: boolean;
 let clock: number;
+let logged: unknown[][];
 let outbox: Outbox;
 let delivery: Delivery;
 
@@ -69,6 +70,7 @@ beforeEach(() => {
   Socket.all = [];
   requests = [];
   beacons = [];
+  logged = [];
   beaconTakes = true;
   clock = 0;
   const fetch = (url: string, { body }: { body: string }) =>
@@ -93,7 +95,7 @@ beforeEach(() => {
     query: "?k=demo",
     ctx: { w: 1 },
     now: () => clock,
-    log: () => undefined,
+    log: (...what) => logged.push(what),
     reclaim: () => undefined,
     save: () => undefined,
   });
@@ -416,6 +418,7 @@ test("a batch that WebSocket refuses as a whole is tried three times, apart from
     pass(150);
   }
   assert.deepEqual([outbox.counts.refused, pending()], [2, [3]]);
+  assert.deepEqual(logged.filter(([what]) => what === "given up"), [["given up", 2]]);
   assert.deepEqual(last().batches().slice(3).map(span), [[3, 3]]);
   last().says(ack(3, 3));
   assert.deepEqual([outbox.counts.acked, outbox.counts.refused, Socket.all.length], [1, 2, 1]);
