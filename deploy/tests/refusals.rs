@@ -1,5 +1,6 @@
 //! Bad input against the built binary: each kind gets its documented refusal, is counted in the ledger and kept as a
 //! dead letter where it applies, and a neighbour never notices.
+#![allow(clippy::unwrap_used)] // a test may panic
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Each wire type reads its example and writes it back unchanged. The TypeScript tests read the same files.
+#![allow(clippy::unwrap_used)] // a test may panic
 
 use footfall_schemas::{
     EventRecord, live, presence, record, tracker,

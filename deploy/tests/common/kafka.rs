@@ -1,4 +1,5 @@
 //! A broker that several tests share, one after the other.
+#![allow(clippy::unwrap_used)] // a test may panic
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,5 @@
 //! Runs `footfall` as users do: the built binary, its ready file, its signals.
+#![allow(clippy::unwrap_used)] // a test may panic
 #![allow(dead_code, unreachable_pub)] // each test binary uses its own part
 
 use std::{

@@ -1,4 +1,5 @@
 //! A node on a mock cluster, and a tracker to talk to it.
+#![allow(clippy::unwrap_used)] // a test may panic
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
