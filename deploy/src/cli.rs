@@ -172,7 +172,7 @@ async fn serve_role(
     };
     tokio::select! {
         error = role.failed() => Err(error),
-        () = stop.cancelled() => role.stop(settings.grace_period() * 2).await,
+        () = stop.cancelled() => role.stop(settings.grace_period() * 3).await,
     }
 }
 

@@ -201,8 +201,8 @@ impl Roles {
 
     /// All are stopped, whatever fails on the way; the first fault is told.
     async fn stop(self, grace: Duration) -> anyhow::Result<()> {
-        // Each drains within its own grace period; past twice that it hangs.
-        let within = grace * 2;
+        // Each drains within its own grace periods, ingest's sockets first and then its batches; past this it hangs.
+        let within = grace * 3;
         let ingest = self.ingest.stop(within).await;
         let dashboard = self.dashboard.stop(within).await;
         let aggregator = self.aggregator.stop(within).await;
