@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
@@ -71,11 +71,14 @@ struct LoginArgs {
 struct BrokerArgs {
     #[arg(long, value_name = "DIR")]
     data_dir: PathBuf,
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
     listen: SocketAddr,
     /// Holds the address once it is bound
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
+    /// How often retention and compaction run
+    #[arg(long, value_name = "MS", default_value_t = 10_000)]
+    maintenance_ms: u64,
 }
 
 /// Parses and runs; an error is one line on stderr, from the outermost context to the cause.
@@ -131,8 +134,12 @@ impl Command {
             Self::Load(args) => load::command(args, stop_on_signal()?).await,
             Self::Audit(args) => audit::command(args).await,
             Self::Broker(args) => {
-                let config =
-                    BrokerConfig { data_dir: args.data_dir, listen: args.listen, ..Default::default() };
+                let config = BrokerConfig {
+                    data_dir: args.data_dir,
+                    listen: args.listen,
+                    maintenance_interval: Duration::from_millis(args.maintenance_ms),
+                    ..Default::default()
+                };
                 let stop = stop_on_signal()?;
                 broker::serve(config, args.ready_file.as_deref(), stop.cancelled_owned()).await?;
                 Ok(true)

@@ -1,7 +1,7 @@
 """The broker under test.
 
 With FOOTFALL_TEST_KAFKA=host:port it is the one that runs there, Apache Kafka for example. Otherwise the embedded
-broker is started from FOOTFALL_BROKER_CMD (by default what `cargo build --example broker` built), which takes
+broker is started from FOOTFALL_BROKER_CMD (by default the debug build's `footfall broker`), which takes
 --data-dir, --listen, --ready-file and --maintenance-ms.
 """
 
@@ -14,7 +14,7 @@ import time
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
-COMMAND = os.environ.get("FOOTFALL_BROKER_CMD", str(ROOT / "target/debug/examples/broker"))
+COMMAND = os.environ.get("FOOTFALL_BROKER_CMD", f"{ROOT}/target/debug/footfall broker")
 DEADLINE = 30.0
 
 

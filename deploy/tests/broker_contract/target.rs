@@ -94,18 +94,15 @@ impl Drop for BrokerProcess {
 }
 
 async fn spawn(directory: &Path, listen: &str) -> (Child, String) {
-    // Tests run from target/*/deps; cargo builds the examples beside it before it runs them.
-    let tests = std::env::current_exe().unwrap();
-    let program = tests.parent().unwrap().with_file_name("examples").join("broker");
     let ready = directory.join("ready");
     let _ = std::fs::remove_file(&ready);
-    let mut child = Command::new(&program)
-        .args(["--listen", listen, "--data-dir"])
+    let mut child = Command::new(env!("CARGO_BIN_EXE_footfall"))
+        .args(["broker", "--listen", listen, "--data-dir"])
         .arg(directory.join("data"))
         .arg("--ready-file")
         .arg(&ready)
         .spawn()
-        .unwrap_or_else(|error| panic!("{}: {error}; cargo build --example broker", program.display()));
+        .unwrap();
     let address = eventually("the broker is ready", async || {
         assert!(child.try_wait().unwrap().is_none(), "the broker ended");
         std::fs::read_to_string(&ready).ok()
