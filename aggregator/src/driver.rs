@@ -22,7 +22,7 @@ use crate::{
     live::Teller,
     partition::{Limits, Partition, Record, Stored},
     ports::{Input, Log, Outlet, Store},
-    snapshot::{self, Slot},
+    snapshot::{Slot, Slots},
     status::Phase,
 };
 
@@ -138,7 +138,7 @@ impl<L: Log, S: Store, O: Outlet> Driver<L, S, O> {
         let partition = match decoded {
             Some(partition) => partition,
             None if low == 0 => Partition::from_the_beginning(number, limits),
-            None => Partition::from_the_unknown(number, limits, low),
+            None => Partition::from_the_unknown(number, limits, low, cut_end.max(stored_end)),
         };
         info!(
             partition = number,
@@ -166,46 +166,6 @@ struct Plan {
     /// Rows of offsets before may be stored already.
     doubt_until: i64,
     slots: Slots,
-}
-
-/// Offsets of the snapshots kept.
-#[derive(Debug, Clone, Copy, Default)]
-struct Slots {
-    a: Option<i64>,
-    b: Option<i64>,
-}
-
-impl Slots {
-    fn found(saved: &[snapshot::Stored]) -> Self {
-        let mut slots = Self::default();
-        saved.iter().for_each(|saved| slots.set(saved.slot, saved.offset));
-        slots
-    }
-
-    fn set(&mut self, slot: Slot, offset: i64) {
-        match slot {
-            Slot::A => self.a = Some(offset),
-            Slot::B => self.b = Some(offset),
-        }
-    }
-
-    /// The slot to write next. The other one stays readable, and must not lie after `committed`: a restart begins
-    /// there.
-    fn next(&self, committed: i64) -> Slot {
-        match (self.a, self.b) {
-            (None, _) => Slot::A,
-            (_, None) => Slot::B,
-            (Some(a), _) if a > committed => Slot::A,
-            (_, Some(b)) if b > committed => Slot::B,
-            (Some(a), Some(b)) => {
-                if a <= b {
-                    Slot::A
-                } else {
-                    Slot::B
-                }
-            }
-        }
-    }
 }
 
 /// A partition at work.

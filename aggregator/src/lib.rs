@@ -32,6 +32,8 @@ mod status;
 mod store;
 
 #[cfg(test)]
+mod kafka_tests;
+#[cfg(test)]
 mod sim;
 
 pub use config::Config;

@@ -10,6 +10,8 @@ pub(crate) struct Minute {
     cells: BTreeMap<Dimension, HashMap<String, Cell>>,
     /// Dimensions with more values than may be counted here. What is missing is counted by ClickHouse.
     full: Vec<Dimension>,
+    /// What was counted here may differ from the stored rows, so ClickHouse counts the whole minute.
+    uncertain: bool,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -64,6 +66,14 @@ impl Minute {
             cell.visitors.insert(event.visitor.0);
             cell.dirty = true;
         }
+    }
+
+    pub(crate) fn distrust(&mut self) {
+        self.uncertain = true;
+    }
+
+    pub(crate) fn is_uncertain(&self) -> bool {
+        self.uncertain
     }
 
     /// The dimensions whose values are not all here.

@@ -23,6 +23,8 @@ use crate::{
 /// Newest time that may be counted (2100-01-01): `rolling_counts` tells minutes in 32 bits.
 const LAST_TIME_MS: i64 = 4_102_444_800_000;
 
+/// Two ingest nodes' clocks differ by less than this.
+const NODE_SKEW_MS: i64 = 5 * MINUTE_MS;
 /// The floor until the first record after an unknown past has told the time.
 const UNKNOWN_FLOOR: i64 = i64::MAX;
 
@@ -77,6 +79,8 @@ struct State {
     dedupe: Dedupe,
     /// Minutes before are not in memory.
     floor: i64,
+    /// The state has no past: rows of offsets before may have been written by an owner who knew more (of sessions).
+    trust_from: i64,
     /// Minutes not in memory that changed: site and start in ms.
     recount: BTreeSet<(u32, i64)>,
     #[serde(skip)]
@@ -171,9 +175,12 @@ impl Partition {
         Self::new(number, limits, State::new(0, Dedupe::from_the_beginning(), i64::MIN))
     }
 
-    /// For a log of which the records before `next` are gone and no state was kept.
-    pub(crate) fn from_the_unknown(number: i32, limits: Limits, next: i64) -> Self {
-        Self::new(number, limits, State::new(next, Dedupe::from_the_unknown(i64::MAX), UNKNOWN_FLOOR))
+    /// For a log of which the records before `next` are gone and no state was kept. Rows of offsets before
+    /// `written_to` may be stored.
+    pub(crate) fn from_the_unknown(number: i32, limits: Limits, next: i64, written_to: i64) -> Self {
+        let mut state = State::new(next, Dedupe::from_the_unknown(i64::MAX), UNKNOWN_FLOOR);
+        state.trust_from = written_to;
+        Self::new(number, limits, state)
     }
 
     /// From [`Self::encode`]. Everything in memory counts as not written.
@@ -266,7 +273,7 @@ impl Partition {
         let log_time = state.log_time;
         if state.floor == UNKNOWN_FLOOR {
             // Minutes that began earlier may have lost events: they are counted from the stored rows.
-            state.floor = minute_of(log_time) + MINUTE_MS;
+            state.floor = minute_of(log_time) + MINUTE_MS + NODE_SKEW_MS;
             state.dedupe = Dedupe::from_the_unknown(log_time);
         }
         let number = state.number_of(&event.site);
@@ -302,6 +309,9 @@ impl Partition {
         if minute >= state.floor {
             let counts = site.minutes.entry(minute).or_default();
             counts.count(&event, session_start, self.limits.minute_values);
+            if at.offset < state.trust_from {
+                counts.distrust();
+            }
             self.dirty.insert((minute, number));
             site.panes.count_tops(&event);
         } else {
@@ -361,8 +371,11 @@ impl Partition {
             self.dirty.pop_first();
             let site = &mut sites[number as usize];
             let Some(cells) = site.minutes.get_mut(&minute) else { continue };
-            if !cells.full().is_empty() {
+            if cells.is_uncertain() || !cells.full().is_empty() {
                 recount.insert((number, minute));
+            }
+            if cells.is_uncertain() {
+                continue;
             }
             let version = *next as u64;
             counts.rows.extend(cells.take_changed().map(|(dimension, value, measures)| {
@@ -440,6 +453,7 @@ impl State {
             sites: Vec::new(),
             dedupe,
             floor,
+            trust_from: 0,
             recount: BTreeSet::new(),
             numbers: HashMap::new(),
         }

@@ -42,6 +42,46 @@ impl Slot {
     }
 }
 
+/// Offsets of the snapshots kept.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Slots {
+    a: Option<i64>,
+    b: Option<i64>,
+}
+
+impl Slots {
+    pub(crate) fn found(saved: &[Stored]) -> Self {
+        let mut slots = Self::default();
+        saved.iter().for_each(|saved| slots.set(saved.slot, saved.offset));
+        slots
+    }
+
+    pub(crate) fn set(&mut self, slot: Slot, offset: i64) {
+        match slot {
+            Slot::A => self.a = Some(offset),
+            Slot::B => self.b = Some(offset),
+        }
+    }
+
+    /// The slot to write next. The other one stays readable, and must not lie after `committed`: a restart begins
+    /// there.
+    pub(crate) fn next(&self, committed: i64) -> Slot {
+        match (self.a, self.b) {
+            (None, _) => Slot::A,
+            (_, None) => Slot::B,
+            (Some(a), _) if a > committed => Slot::A,
+            (_, Some(b)) if b > committed => Slot::B,
+            (Some(a), Some(b)) => {
+                if a <= b {
+                    Slot::A
+                } else {
+                    Slot::B
+                }
+            }
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Manifest {
     form: u8,
@@ -108,6 +148,23 @@ impl Assembly {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case::nothing_there(None, None, 10, Slot::A)]
+    #[case::one_there(Some(5), None, 10, Slot::B)]
+    #[case::the_older_one(Some(5), Some(8), 10, Slot::A)]
+    #[case::the_older_one_again(Some(9), Some(8), 10, Slot::B)]
+    #[case::the_one_a_restart_cannot_use(Some(5), Some(12), 10, Slot::B)]
+    #[case::the_one_a_restart_cannot_use_again(Some(12), Some(5), 10, Slot::A)]
+    fn a_snapshot_is_written_over(
+        #[case] a: Option<i64>,
+        #[case] b: Option<i64>,
+        #[case] committed: i64,
+        #[case] expected: Slot,
+    ) {
+        assert_eq!(Slots { a, b }.next(committed), expected);
+    }
 
     fn assemble(chunks: impl IntoIterator<Item = Chunk>) -> Vec<Stored> {
         let mut assembly = Assembly::default();

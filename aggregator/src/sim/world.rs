@@ -45,6 +45,8 @@ fn felt(what: &'static str) {
 pub(super) struct Faults {
     /// Chance of each call to go wrong.
     pub(super) percent: u64,
+    /// The log's beginning and the snapshots may be lost.
+    pub(super) truncation: bool,
 }
 
 pub(super) struct World {
@@ -58,6 +60,8 @@ struct Inner {
     records: Vec<RawRecord>,
     /// How many of them the log holds by now.
     published: usize,
+    /// First offset still held.
+    low: i64,
     committed: Option<Committed>,
     epoch: u64,
     rows: Vec<EventRow>,
@@ -137,6 +141,7 @@ impl World {
             rng: Rng::new(!seed),
             records,
             published: 0,
+            low: 0,
             committed: None,
             epoch: 0,
             rows: Vec::new(),
@@ -191,6 +196,17 @@ impl World {
         self.lock().snapshots.clear();
     }
 
+    /// Loses the snapshots and every record before the committed offset. `true` when there was one.
+    pub(super) fn truncate(&self) -> bool {
+        let mut inner = self.lock();
+        inner.snapshots.clear();
+        inner.low = inner.committed.as_ref().map_or(0, |committed| committed.offset);
+        if inner.low > 0 {
+            felt("log: beginning lost");
+        }
+        inner.low > 0
+    }
+
     /// Everything published is written and the plain offset is committed.
     pub(super) fn is_settled(&self) -> bool {
         let inner = self.lock();
@@ -200,6 +216,11 @@ impl World {
                 .committed
                 .as_ref()
                 .is_some_and(|committed| committed.offset == end && committed.metadata.is_empty())
+    }
+
+    /// No block is announced.
+    pub(super) fn is_put_down(&self) -> bool {
+        self.lock().committed.as_ref().is_some_and(|committed| committed.metadata.is_empty())
     }
 
     pub(super) fn records(&self) -> Vec<RawRecord> {
@@ -274,10 +295,12 @@ impl Log for PlayedLog {
         if self.world.call(1).await.is_some() {
             return Err(LogError::Retry("played".into()));
         }
-        Ok((0, self.owned()?.published as i64))
+        let inner = self.owned()?;
+        Ok((inner.low, inner.published as i64))
     }
 
     async fn start(&self, offset: i64) -> Result<(), LogError> {
+        assert!(offset >= self.owned()?.low, "offsets that are gone are asked for");
         let (world, inbox) = (self.world.clone(), self.inbox.clone());
         tokio::spawn(async move {
             let mut next = offset as usize;
