@@ -78,7 +78,8 @@ fn page(status: StatusCode, title: &str, body: &str) -> Response<Bytes> {
     let html = format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><meta name=\"robots\" content=\"noindex\">\
-         <title>{title}</title><link rel=\"stylesheet\" href=\"/plain.css\"></head>\
+         <title>{title}</title><link rel=\"icon\" type=\"image/svg+xml\" href=\"/favicon.svg\">\
+         <link rel=\"stylesheet\" href=\"/plain.css\"></head>\
          <body><main><h1>{title}</h1>{body}</main></body></html>"
     );
     typed(status, "text/html; charset=utf-8", html)

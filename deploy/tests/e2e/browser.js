@@ -24,7 +24,9 @@ export async function openPage(browser, options = {}) {
   const context = await browser.newContext(options);
   const page = await context.newPage();
   page.faults = [];
-  page.on('console', (message) => message.type() === 'error' && page.faults.push(message.text()));
+  page.on('console', (message) => {
+    if (message.type() === 'error') page.faults.push(`${message.text()} ${message.location().url}`);
+  });
   page.on('pageerror', (error) => page.faults.push(String(error)));
   return page;
 }
