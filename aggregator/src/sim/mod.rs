@@ -129,7 +129,7 @@ async fn play(seed: u64, faults: Faults) {
                 member.task.await.unwrap().unwrap();
             }
         }
-        if rng.below(10) == 0 {
+        if rng.below(if faults.truncation { 2 } else { 10 }) == 0 {
             world.lose_snapshots();
         }
         // Retention takes days; whoever stopped in order has written its counts.
