@@ -9,11 +9,13 @@ export FOOTFALL_BIN="$root/target/debug/footfall"
 
 if [ -z "${FOOTFALL_TEST_KAFKA:-}" ]; then
   # Compiled first: on a small machine the compiler and Kafka would fight for memory.
-  stage compile cargo test -p footfall --locked --no-run --test broker_contract --test pipeline
+  stage compile cargo test -p footfall --locked --no-run --test broker_contract --test pipeline --test refusals
   exec "$root/deploy/kafka/run.sh" run "$root/deploy/setup/test-kafka.sh"
 fi
 
 say "Apache Kafka is at $FOOTFALL_TEST_KAFKA"
-tests rust cargo test -p footfall --locked --test broker_contract --test pipeline
+tests rust-contract cargo test -p footfall --locked --test broker_contract
+# One after the other: each empties the broker first.
+tests pipeline cargo test -p footfall --locked --test pipeline --test refusals -- --test-threads=1
 tests broker-contract "$root/.venv/bin/python" -m pytest -q "$root/deploy/tests/broker_contract"
 finish
