@@ -14,7 +14,6 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use rand::Rng as _;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
     time::{Instant, Sleep, sleep_until, timeout},
 };
 use tokio_tungstenite::{
@@ -32,6 +31,7 @@ use crate::{
     node::{Fault, Node},
     presence::Attendance,
     receipt::{Outcome, Retry},
+    transport::Transport,
 };
 
 /// After our close frame: how long and how much to read on, so that the frame is not lost to a TCP reset.
@@ -53,7 +53,7 @@ enum End {
 pub(crate) struct Connection {
     node: Arc<Node>,
     sender: Sender,
-    socket: WebSocketStream<TcpStream>,
+    socket: WebSocketStream<Transport>,
     /// In the order of arrival, and so of the answers. Full: the socket is not read, so TCP slows the tracker.
     in_flight: VecDeque<Taken>,
     attendance: Attendance,
@@ -69,7 +69,7 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(node: Arc<Node>, sender: Sender, socket: WebSocketStream<TcpStream>) -> Self {
+    pub(crate) fn new(node: Arc<Node>, sender: Sender, socket: WebSocketStream<Transport>) -> Self {
         let now = Instant::now();
         let attendance = Attendance::enter(&sender.site.presence, sender.visitor);
         Self {
@@ -375,7 +375,7 @@ fn continues(before: &Ack, ack: &Ack) -> bool {
 /// Sends the close frame, then reads on for a moment: closing a socket with unread bytes resets it, and the peer would
 /// lose the frame.
 async fn close_socket(
-    mut socket: WebSocketStream<TcpStream>,
+    mut socket: WebSocketStream<Transport>,
     code: u16,
     reason: &'static str,
     write: Duration,

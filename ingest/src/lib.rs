@@ -28,6 +28,7 @@ mod receipt;
 mod routes;
 mod run;
 mod sites;
+mod transport;
 mod upgrade;
 pub mod validate;
 pub mod visitor;

@@ -20,6 +20,7 @@ use tracing::{debug, warn};
 use crate::{
     node::Node,
     routes::{Address, Peer, PeerPlace, routes},
+    transport::Transport,
 };
 
 /// Largest request header. hyper reads into a buffer that may not grow beyond it.
@@ -57,7 +58,7 @@ pub(crate) async fn serve(listener: TcpListener, node: Arc<Node>) -> io::Result<
         let Some(peer) = place(&node, address, permit) else { continue };
         let service = service.clone();
         let connection = http.serve_connection(
-            TokioIo::new(without_delay(stream)),
+            TokioIo::new(Transport::Plain(without_delay(stream))),
             hyper::service::service_fn(move |mut request: Request<Incoming>| {
                 request.extensions_mut().insert(peer.clone());
                 service.call(request)

@@ -5,7 +5,6 @@ use footfall_schemas::tracker::{MAX_BATCH_BYTES, SUBPROTOCOL};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
@@ -13,6 +12,8 @@ use tokio_tungstenite::{
         protocol::{Role, WebSocketConfig},
     },
 };
+
+use crate::transport::Transport;
 
 /// Allocated at once for every connection.
 const READ_BUFFER_BYTES: usize = 4 * 1024;
@@ -78,11 +79,11 @@ fn lists(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool {
 }
 
 /// Waits until the 101 is written, then takes the socket out of hyper's hands and buffers.
-pub(crate) async fn socket(upgrade: OnUpgrade) -> Result<WebSocketStream<TcpStream>, hyper::Error> {
+pub(crate) async fn socket(upgrade: OnUpgrade) -> Result<WebSocketStream<Transport>, hyper::Error> {
     let upgraded: Upgraded = upgrade.await?;
     let parts = upgraded
-        .downcast::<TokioIo<TcpStream>>()
-        .expect("the listener serves nothing else than TokioIo<TcpStream>");
+        .downcast::<TokioIo<Transport>>()
+        .expect("the listener serves nothing else than TokioIo<Transport>");
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(0)
