@@ -66,6 +66,8 @@ pub(crate) struct Connection {
     /// Until when the peer was told to wait, and how often it did not.
     wait_until: Option<Instant>,
     flood_strikes: u32,
+    /// Whether the peer is near a limit and has been told so.
+    slowed: bool,
 }
 
 impl Connection {
@@ -85,6 +87,7 @@ impl Connection {
             malformed_in_a_row: 0,
             wait_until: None,
             flood_strikes: 0,
+            slowed: false,
         }
     }
 
@@ -186,7 +189,7 @@ impl Connection {
                 self.hear_text(text.as_str()).await
             }
             Some(Ok(Message::Binary(_))) => Err(End::Close(close::UNSUPPORTED, "text frames only")),
-            Some(Ok(Message::Ping(_))) => self.charge_frame(),
+            Some(Ok(Message::Ping(payload))) => self.charge_frame(payload.len()),
             Some(Ok(Message::Pong(_) | Message::Close(_) | Message::Frame(_))) => Ok(()),
             Some(Err(error)) => Err(self.hear_error(&error)),
             None => Err(End::Gone),
@@ -219,7 +222,7 @@ impl Connection {
             Ok(ClientFrame::Batch) => match intake::batch(text) {
                 Ok(batch) => {
                     self.malformed_in_a_row = 0;
-                    self.take(batch)
+                    self.take(batch).await
                 }
                 Err((fault, events)) if fault.reason == RejectReason::TooLarge => {
                     self.node.refuse_whole(&self.sender.site, &fault, events, text.as_bytes());
@@ -230,7 +233,7 @@ impl Connection {
             Ok(ClientFrame::Here) => match serde_json::from_str::<Here>(text) {
                 Ok(here) => {
                     self.malformed_in_a_row = 0;
-                    self.charge_frame()?;
+                    self.charge_frame(text.len())?;
                     self.attendance.show(&here.path, here.visible);
                     Ok(())
                 }
@@ -239,12 +242,12 @@ impl Connection {
                     self.malformed(&fault, 1, text).await
                 }
             },
-            Ok(ClientFrame::Unknown) => self.charge_frame(),
+            Ok(ClientFrame::Unknown) => self.charge_frame(text.len()),
             Err(fault) => self.malformed(&fault, 1, text).await,
         }
     }
 
-    fn take(&mut self, batch: footfall_schemas::tracker::Batch) -> Result<(), End> {
+    async fn take(&mut self, batch: footfall_schemas::tracker::Batch) -> Result<(), End> {
         let early = self.wait_until.is_some_and(|until| Instant::now() < until);
         let taken = self.node.take(&self.sender, batch);
         match taken.limited {
@@ -260,14 +263,17 @@ impl Connection {
                 self.flood_strikes = 0;
             }
         }
+        // Once when a limit comes near, not with each batch that is near it.
+        let hint = taken.slow && !self.slowed;
+        self.slowed = taken.slow;
         self.in_flight.push_back(taken);
-        Ok(())
+        if hint { self.send(&ServerFrame::Slow { linger_ms: SLOW_LINGER_MS }).await } else { Ok(()) }
     }
 
     /// A frame that is no batch counts like one event; over the limit it is a strike.
-    fn charge_frame(&mut self) -> Result<(), End> {
-        match self.node.limits.charge(&self.sender.limits, 1) {
-            Ok(()) => Ok(()),
+    fn charge_frame(&mut self, bytes: usize) -> Result<(), End> {
+        match self.node.limits.charge(&self.sender.limits, &self.sender.site.limits, 1, bytes) {
+            Ok(_) => Ok(()),
             Err(_) => self.strike(),
         }
     }
@@ -282,7 +288,7 @@ impl Connection {
 
     async fn malformed(&mut self, fault: &Fault, events: u64, text: &str) -> Result<(), End> {
         self.node.refuse_whole(&self.sender.site, fault, events, text.as_bytes());
-        self.charge_frame()?;
+        self.charge_frame(text.len())?;
         self.send(&fault.frame()).await?;
         self.malformed_in_a_row += 1;
         if self.malformed_in_a_row >= self.node.limits.settings().malformed_strikes {

@@ -22,6 +22,7 @@ use crate::{
     enrich::BatchContext,
     limits::SenderLimits,
     node::{Fault, Node},
+    rates::Pressure,
     receipt::{Outcome, Receipt, Retry, Tally},
     sites::SiteState,
     validate::{self, Rejected},
@@ -46,6 +47,8 @@ pub(crate) struct Taken {
     pub(crate) outcome: oneshot::Receiver<Outcome>,
     /// Over a rate limit: not taken, and this long to wait.
     pub(crate) limited: Option<Duration>,
+    /// Taken, but a rate limit is near: the sender should gather more before it sends.
+    pub(crate) slow: bool,
     /// Ends with the batch.
     _span: Span,
 }
@@ -91,9 +94,11 @@ impl Node {
         site.received(count);
         self.metrics.received.add(count, &[KeyValue::new("site", key.to_owned())]);
 
-        let (tally, refused, partition, lines) = match self.limits.charge(&sender.limits, batch.events.len())
-        {
-            Ok(()) => self.sift(sender, &batch, received_at),
+        let bytes = batch.events.iter().map(|event| event.get().len()).sum();
+        let charged = self.limits.charge(&sender.limits, &site.limits, batch.events.len(), bytes);
+        let slow = charged == Ok(Pressure::High);
+        let (tally, refused, partition, lines) = match charged {
+            Ok(_) => self.sift(sender, &batch, received_at),
             Err(over) => {
                 let wait_ms = u32::try_from(over.wait.as_millis()).unwrap_or(u32::MAX).clamp(250, 60_000);
                 let tally = Tally { accepted: count, ..Tally::default() };
@@ -112,7 +117,7 @@ impl Node {
             self.batcher.offer(Contribution { partition, lines, events, receipt });
         }
         drop(entered);
-        Taken::new(&batch, refused, outcome, span)
+        Taken { slow, ..Taken::new(&batch, refused, outcome, span) }
     }
 
     fn receipt(&self, site: &Arc<SiteState>, tally: Tally) -> (Receipt, oneshot::Receiver<Outcome>) {
@@ -183,7 +188,7 @@ impl Taken {
         // Without events there is nothing to settle: `upto` stands one below `first`.
         let first = if count == 0 { batch.first.max(1) } else { batch.first };
         let upto = first.saturating_add(count) - 1;
-        Self { stream: batch.stream, first, upto, refused, outcome, limited: None, _span: span }
+        Self { stream: batch.stream, first, upto, refused, outcome, limited: None, slow: false, _span: span }
     }
 
     /// The answer to the batch. A receipt that was lost settles nothing: come again.

@@ -256,7 +256,7 @@ mod tests {
             settings.ipv6_48_times = 4;
         });
         let site = SiteLimits::default();
-        let mut from =
+        let from =
             |n: u32| limits.charge(&sender(&limits, &format!("2001:db8:1:{n:x}::1")), &site, 300, 1).is_ok();
         assert_eq!([from(1), from(2), from(3), from(4), from(5)], [true, true, true, true, false]);
         assert!(limits.charge(&sender(&limits, "2001:db8:2::1"), &site, 300, 1).is_ok(), "another /48");

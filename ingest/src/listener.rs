@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use hyper::{Request, body::Incoming, server::conn::http1, service::Service as _};
+use hyper::{Request, Uri, body::Incoming, server::conn::http1, service::Service as _};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -34,8 +34,8 @@ const MAX_HEADER_BYTES: usize = 16 * 1024;
 const MAX_HEADERS: usize = 64;
 /// Out of descriptors: accepting again at once would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Connections that an operator's listener serves at once, whatever the others do.
-const MOST_OPERATORS: usize = 32;
+/// What an operator's listener serves.
+const FOR_OPERATORS: [&str; 3] = ["/metrics", "/healthz", "/readyz"];
 
 /// A bound socket, and what is spoken on it before HTTP.
 #[derive(Debug)]
@@ -123,27 +123,19 @@ pub(crate) async fn serve(
         .header_read_timeout(node.config.timeouts.header())
         .max_buf_size(MAX_HEADER_BYTES)
         .max_headers(MAX_HEADERS);
-    let operators = Arc::new(tokio::sync::Semaphore::new(MOST_OPERATORS));
     let admit = |speaks: Speaks, stream: TcpStream, address: SocketAddr| {
-        let (node, service, http) = (Arc::clone(&node), service.clone(), http.clone());
-        let tasks = node.tasks.clone();
-        if speaks == Speaks::Operator {
-            let Ok(permit) = Arc::clone(&operators).try_acquire_owned() else { return };
-            tasks.spawn(async move {
-                let service = OperatorsOnly(service);
-                let _ = http.serve_connection(TokioIo::new(stream), service).await;
-                drop(permit);
-            });
-            return;
-        }
         let Some(arrival) = Arrival::new(&node, speaks, stream, address) else { return };
-        let acceptor = acceptor.clone();
+        let (node, service, http) = (Arc::clone(&node), service.clone(), http.clone());
+        let (tasks, acceptor) = (node.tasks.clone(), acceptor.clone());
         tasks.spawn(async move {
             let Some((transport, peer)) = arrival.enter(&node, acceptor.as_ref()).await else { return };
             let connection = http
                 .serve_connection(
                     TokioIo::new(transport),
                     hyper::service::service_fn(move |mut request: Request<Incoming>| {
+                        if speaks == Speaks::Operator && !FOR_OPERATORS.contains(&request.uri().path()) {
+                            *request.uri_mut() = Uri::from_static("/not-here");
+                        }
                         request.extensions_mut().insert(peer.clone());
                         service.call(request)
                     }),
@@ -233,7 +225,9 @@ impl Arrival {
         if speaks.has_proxy() && !is_proxy {
             node.metrics.denied("proxy_untrusted");
             if node.complaints.now() {
-                warn!("closed a connection to the PROXY listener from an address that is not in trusted_proxies");
+                warn!(
+                    "closed a connection to the PROXY listener from an address that is not in trusted_proxies"
+                );
             }
             return None;
         }

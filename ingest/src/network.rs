@@ -90,10 +90,7 @@ pub fn client_address<'a>(
 fn hop(text: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(text).ok()?.trim();
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
-    bare.unwrap_or(text)
-        .parse()
-        .or_else(|_| text.parse().map(|address: SocketAddr| address.ip()))
-        .ok()
+    bare.unwrap_or(text).parse().or_else(|_| text.parse().map(|address: SocketAddr| address.ip())).ok()
 }
 
 /// What shares a limit: an IPv4 address, or an IPv6 /64 (one household or one machine).
@@ -198,10 +195,7 @@ mod tests {
     ) {
         let trusted = [Network::try_from("10.0.0.0/8").unwrap()];
         let lines = forwarded.iter().map(|line| line.as_bytes());
-        assert_eq!(
-            client_address(peer.parse().unwrap(), lines, &trusted),
-            client.parse::<IpAddr>().unwrap()
-        );
+        assert_eq!(client_address(peer.parse().unwrap(), lines, &trusted), client.parse::<IpAddr>().unwrap());
     }
 
     #[test]

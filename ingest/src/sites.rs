@@ -12,12 +12,13 @@ use footfall_schemas::{
 };
 use tokio::time::Instant;
 
-use crate::presence::Presence;
+use crate::{limits::SiteLimits, presence::Presence};
 
 #[derive(Debug)]
 pub(crate) struct SiteState {
     pub(crate) site: Site,
     pub(crate) presence: Arc<Mutex<Presence>>,
+    pub(crate) limits: SiteLimits,
     ledger: Mutex<IngestLedger>,
 }
 
@@ -51,7 +52,7 @@ impl Sites {
 
 impl SiteState {
     fn new(site: Site) -> Self {
-        Self { site, presence: Arc::default(), ledger: Mutex::default() }
+        Self { site, presence: Arc::default(), limits: SiteLimits::default(), ledger: Mutex::default() }
     }
 
     pub(crate) fn key(&self) -> &SiteId {

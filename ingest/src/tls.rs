@@ -141,12 +141,13 @@ fn read(files: &TlsFiles) -> Result<Arc<CertifiedKey>, TlsError> {
     let validity = validity(leaf).ok_or_else(|| certificate.wrong("its first certificate is no X.509"))?;
     let private =
         PrivateKeyDer::from_pem_file(key.path).map_err(|error| key.unreadable(&error, "private key"))?;
-    let read = CertifiedKey::from_der(chain, private, &ring::default_provider()).map_err(|error| match error {
-        rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
-            key.wrong(format!("is not the key of {}", certificate.path.display()))
-        }
-        error => key.wrong(error.to_string()),
-    })?;
+    let read =
+        CertifiedKey::from_der(chain, private, &ring::default_provider()).map_err(|error| match error {
+            rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
+                key.wrong(format!("is not the key of {}", certificate.path.display()))
+            }
+            error => key.wrong(error.to_string()),
+        })?;
     if !validity.is_valid() {
         warn!(
             file = %certificate.path.display(),
@@ -218,10 +219,25 @@ mod tests {
 
     #[rstest]
     #[case::garbage_certificate(Some("nonsense"), None, "tls.certificate", "holds no PEM certificate")]
-    #[case::torn_certificate(Some("-----BEGIN CERTIFICATE-----\nAAAA\n"), None, "tls.certificate", "chain.pem")]
-    #[case::no_x509(Some("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), None, "tls.certificate", "no X.509")]
+    #[case::torn_certificate(
+        Some("-----BEGIN CERTIFICATE-----\nAAAA\n"),
+        None,
+        "tls.certificate",
+        "chain.pem"
+    )]
+    #[case::no_x509(
+        Some("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
+        None,
+        "tls.certificate",
+        "no X.509"
+    )]
     #[case::garbage_key(None, Some("nonsense"), "tls.key", "holds no PEM private key")]
-    #[case::no_key(None, Some("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"), "tls.key", "key.pem")]
+    #[case::no_key(
+        None,
+        Some("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"),
+        "tls.key",
+        "key.pem"
+    )]
     fn a_bad_file_is_named_with_its_setting(
         #[case] certificate: Option<&str>,
         #[case] key: Option<&str>,
