@@ -150,9 +150,9 @@ async fn a_connection_that_only_shakes_hands_counts_from_its_accept() {
     let first = tcp(edge.addresses[0]).await;
     let _second = tcp(edge.addresses[0]).await;
     // The third waits in the backlog: nothing answers its hello.
-    let client = certificate.client(&[]);
+    let (client, address) = (certificate.client(&[]), edge.addresses[0]);
     let third = tokio::spawn(async move {
-        let stream = tcp(edge.addresses[0]).await;
+        let stream = tcp(address).await;
         tls(&client, stream).await.unwrap();
         Instant::now()
     });
