@@ -17,6 +17,7 @@ mod enrich;
 pub mod error;
 mod fallback;
 mod intake;
+mod ledger;
 mod limits;
 mod listener;
 mod log;
