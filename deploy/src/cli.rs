@@ -11,7 +11,7 @@ use crate::{
     embedded::broker::{self, BrokerConfig},
     identity::Identity,
     load::{self, LoadArgs},
-    migrate,
+    migrate, process,
     ready::Ready,
     roles::{self, Shared},
     settings::Settings,
@@ -108,6 +108,7 @@ impl Command {
             Self::Standalone(args) => {
                 let settings = args.settings()?;
                 let telemetry = Telemetry::install(&settings.telemetry, "standalone")?;
+                process::observe();
                 let stop = stop_on_signal()?;
                 let outcome =
                     standalone::run(settings, args.ready_file.as_deref(), telemetry.metrics_text(), stop)
@@ -151,6 +152,7 @@ impl Command {
 async fn run_role(args: RoleArgs, name: &'static str) -> anyhow::Result<bool> {
     let settings = Settings::load(Some(&args.config))?;
     let telemetry = Telemetry::install(&settings.telemetry, name)?;
+    process::observe();
     let stop = stop_on_signal()?;
     let outcome = serve_role(&settings, name, &telemetry, stop).await;
     finish(telemetry, outcome).await
