@@ -21,6 +21,7 @@ pub mod error;
 mod fallback;
 pub mod frame;
 mod intake;
+mod ledger;
 mod limits;
 mod listener;
 mod log;

@@ -58,10 +58,9 @@ impl Fault {
 impl Node {
     /// Counts a refusal and keeps it as a dead letter.
     pub(crate) fn refuse_whole(&self, site: &SiteState, fault: &Fault, events: u64, payload: &[u8]) {
-        site.refused_whole(fault.reason, events);
+        site.ledger.received(events);
+        site.ledger.refused(fault.reason, events);
         let key = site.key().as_str();
-        self.metrics.received.add(events, &[opentelemetry::KeyValue::new("site", key.to_owned())]);
-        self.metrics.refused(key, fault.reason, events);
         let letter = dead_letter::letter(key, now_ms(), fault.reason, &fault.detail, None, payload);
         self.dead_letters.keep(key, letter);
     }

@@ -1,11 +1,14 @@
 //! The life of an ingest node: connect, serve, drain.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use footfall_schemas::{
     SiteId, connect::KafkaSettings, presence::IngestLedger, record::DeadLetter, site::Site,
 };
-use opentelemetry::KeyValue;
 use tokio::{
     net::TcpListener,
     sync::mpsc,
@@ -60,9 +63,11 @@ pub async fn run(listener: TcpListener, parts: Parts, shutdown: CancellationToke
     let (batcher, packer) = Batcher::new(&parts.config.batcher, Arc::clone(&log), Arc::clone(&metrics));
     let (dead_letters, letters) =
         DeadLetters::new(&parts.sites, parts.config.limits.dead_letters_per_site, Arc::clone(&metrics));
+    let sites = Sites::new(parts.sites);
+    metrics.observe(&sites);
     let node = Arc::new(Node {
         name: parts.node,
-        sites: Sites::new(parts.sites),
+        sites,
         visitors: VisitorKeys::derive(&parts.secret),
         limits: Limits::new(parts.config.limits.clone()),
         wheel: Arc::new(Wheel::new()),
@@ -162,9 +167,7 @@ async fn report(node: Arc<Node>, log: Arc<Log>) {
                 (report.online, report.visible) = (0, 0);
                 report.pages.clear();
             }
-            node.metrics
-                .online
-                .record(report.online.into(), &[KeyValue::new("site", site.key().to_string())]);
+            site.online.store(report.online, Ordering::Relaxed);
             let (online, ledger) = told.entry(site.key().clone()).or_default();
             // One zero after the last visitor, then silence.
             if report.online > 0 || *online > 0 || *ledger != report.ledger {
