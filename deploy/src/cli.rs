@@ -19,7 +19,7 @@ use crate::{
     embedded::broker::{self, BrokerConfig},
     identity::Identity,
     load::{self, LoadArgs},
-    migrate, prefork,
+    migrate, prefork, process,
     ready::Ready,
     reload::Reloader,
     roles::{self, Shared},
@@ -136,6 +136,7 @@ impl Command {
                 let settings = args.settings()?;
                 let telemetry = Telemetry::install(&settings.telemetry, "standalone")?;
                 raise_limit(settings.ingest.limits.connections);
+                process::observe();
                 let stop = stop_on_signal()?;
                 let reloader = Reloader::new(args.config.as_deref(), &settings)?;
                 let reload = reloader.ingest();
@@ -190,6 +191,7 @@ async fn run_role(config: &Path, name: &'static str, worker: Option<u16>) -> any
     if name == "ingest" {
         raise_limit(settings.ingest.limits.connections);
     }
+    process::observe();
     let stop = stop_on_signal()?;
     let reloader = Reloader::new(Some(config), &settings)?;
     let reload = reloader.ingest();

@@ -62,6 +62,11 @@ enum Plain {
 }
 
 impl Decoder {
+    /// With bytes that came before.
+    pub fn holding(rest: Vec<u8>) -> Self {
+        Self { rest, engine: None }
+    }
+
     /// Reads `fresh`, which is unmasked in place; messages may have `most` bytes. What is left over is kept.
     pub fn decode(&mut self, fresh: &mut [u8], most: usize, out: &mut Vec<u8>, hear: &mut impl Hear) {
         if let Some(engine) = &mut self.engine {

@@ -10,7 +10,6 @@ use footfall_schemas::{
         Ack, Batch, ClientFrame, ClientTag, MAX_BATCH_BYTES, MAX_BATCH_EVENTS, Nack, Refusal, ServerFrame,
     },
 };
-use opentelemetry::KeyValue;
 use tokio::sync::oneshot;
 use tracing::{Span, info_span};
 
@@ -91,8 +90,7 @@ impl Node {
         let span =
             info_span!("batch", site = key, stream = %batch.stream, first = batch.first, events = count);
         let entered = span.enter();
-        site.received(count);
-        self.metrics.received.add(count, &[KeyValue::new("site", key.to_owned())]);
+        site.ledger.received(count);
 
         let bytes = batch.events.iter().map(|event| event.get().len()).sum();
         let charged = self.limits.charge(&sender.limits, &site.limits, batch.events.len(), bytes);

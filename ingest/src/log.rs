@@ -92,6 +92,7 @@ impl ProducerContext for Reports {
         match report {
             Ok(_) => {
                 self.health.delivered();
+                self.metrics.delivered(delivery.topic());
                 if let Delivery::Events(receipts) = *delivery {
                     receipts.into_iter().for_each(|receipt| receipt.settle(Ok(())));
                 }

@@ -78,7 +78,7 @@ pub fn client_address<'a>(
     let mut client = peer.to_canonical();
     let mut hops = forwarded_for.rev().flat_map(|line| line.rsplit(|byte| *byte == b',')).take(MAX_HOPS);
     while is_trusted(client) {
-        match hops.next().and_then(hop) {
+        match hops.next().and_then(forwarded_hop) {
             Some(address) => client = address.to_canonical(),
             None => break,
         }
@@ -86,8 +86,8 @@ pub fn client_address<'a>(
     client
 }
 
-/// `203.0.113.9`, `203.0.113.9:4711`, `2001:db8::1`, `[2001:db8::1]` or `[2001:db8::1]:4711`.
-fn hop(text: &[u8]) -> Option<IpAddr> {
+/// One hop of the header: `203.0.113.9`, `203.0.113.9:4711`, `2001:db8::1`, `[2001:db8::1]` or `[2001:db8::1]:4711`.
+pub fn forwarded_hop(text: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(text).ok()?.trim();
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
     bare.unwrap_or(text).parse().or_else(|_| text.parse().map(|address: SocketAddr| address.ip())).ok()

@@ -19,6 +19,7 @@ use crate::{
     seldom::Seldom,
     sites::{SiteState, Sites},
     visitor::VisitorKeys,
+    wheel::Wheel,
 };
 
 pub(crate) struct Node {
@@ -31,6 +32,8 @@ pub(crate) struct Node {
     pub(crate) trusted_proxies: ArcSwap<Vec<Network>>,
     /// Of the listener, about strangers.
     pub(crate) complaints: Seldom,
+    /// The deadlines of the sockets.
+    pub(crate) wheel: Arc<Wheel>,
     pub(crate) batcher: Batcher,
     pub(crate) dead_letters: DeadLetters,
     pub(crate) metrics: Arc<Metrics>,
@@ -66,10 +69,9 @@ impl Node {
 
     /// Counts a refusal and keeps it as a dead letter.
     pub(crate) fn refuse_whole(&self, site: &SiteState, fault: &Fault, events: u64, payload: &[u8]) {
-        site.refused_whole(fault.reason, events);
+        site.ledger.received(events);
+        site.ledger.refused(fault.reason, events);
         let key = site.key().as_str();
-        self.metrics.received.add(events, &[opentelemetry::KeyValue::new("site", key.to_owned())]);
-        self.metrics.refused(key, fault.reason, events);
         let letter = dead_letter::letter(key, now_ms(), fault.reason, &fault.detail, None, payload);
         self.dead_letters.keep(key, letter);
     }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use footfall_schemas::{RejectReason, record::DeadLetter, refusal::RetryReason};
-use opentelemetry::KeyValue;
 use rand::Rng as _;
 use tokio::{
     sync::{OwnedSemaphorePermit, oneshot},
@@ -75,7 +74,6 @@ impl Receipt {
         tally: Tally,
     ) -> (Self, oneshot::Receiver<Outcome>) {
         let (tell, outcome) = oneshot::channel();
-        metrics.in_flight.add(tally.events().cast_signed(), &[]);
         let received = Instant::now();
         let receipt = Self { site, dead_letters, metrics, tally, received, bytes: None, tell: Some(tell) };
         (receipt, outcome)
@@ -92,28 +90,22 @@ impl Receipt {
     fn settle_once(&mut self, outcome: Outcome) {
         let Some(tell) = self.tell.take() else { return };
         let tally = std::mem::take(&mut self.tally);
-        let events = tally.events();
-        let site = self.site.key().as_str();
-        self.metrics.in_flight.add(-events.cast_signed(), &[]);
+        let ledger = &self.site.ledger;
         match outcome {
             Ok(()) => {
-                self.site.settled(tally.accepted, &tally.refused, tally.evicted);
-                self.metrics.accepted.add(tally.accepted, &[KeyValue::new("site", site.to_owned())]);
+                ledger.accepted(tally.accepted);
                 for (reason, events) in &tally.refused {
-                    self.metrics.refused(site, *reason, *events);
+                    ledger.refused(*reason, *events);
                 }
                 if tally.evicted > 0 {
-                    self.metrics.evicted.add(tally.evicted, &[KeyValue::new("site", site.to_owned())]);
+                    ledger.evicted(tally.evicted);
                 }
                 for letter in tally.dead_letters {
                     self.dead_letters.keep(self.site.key().as_str(), letter);
                 }
                 self.metrics.ack_seconds.record(self.received.elapsed().as_secs_f64(), &[]);
             }
-            Err(retry) => {
-                self.site.retried(events);
-                self.metrics.retried(site, retry.reason, events);
-            }
+            Err(retry) => ledger.retried(retry.reason, tally.events()),
         }
         // The connection may be gone; the ledger is right all the same, and the tracker will send again.
         let _ = tell.send(outcome);

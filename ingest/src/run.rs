@@ -1,12 +1,15 @@
 //! The life of an ingest node: connect, serve, drain.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use footfall_schemas::{
     SiteId, connect::KafkaSettings, presence::IngestLedger, record::DeadLetter, site::Site,
 };
-use opentelemetry::KeyValue;
 use tokio::{
     sync::mpsc,
     task::{JoinHandle, spawn_blocking},
@@ -31,6 +34,7 @@ use crate::{
     sites::Sites,
     tls::Certificate,
     visitor::VisitorKeys,
+    wheel::Wheel,
 };
 
 const REPORT: Duration = Duration::from_secs(1);
@@ -82,13 +86,16 @@ pub async fn run(
     let (batcher, packer) = Batcher::new(&parts.config.batcher, Arc::clone(&log), Arc::clone(&metrics));
     let (dead_letters, letters) =
         DeadLetters::new(&parts.sites, parts.config.limits.dead_letters_per_site, Arc::clone(&metrics));
+    let sites = Sites::new(parts.sites);
+    metrics.observe(&sites);
     let node = Arc::new(Node {
         name: parts.node,
-        sites: Sites::new(parts.sites),
+        sites,
         visitors: VisitorKeys::derive(&parts.secret),
         limits: Arc::new(Limits::new(parts.config.limits.clone(), Arc::clone(&metrics))),
         trusted_proxies: ArcSwap::from_pointee(parts.config.trusted_proxies.clone()),
         complaints: Seldom::default(),
+        wheel: Arc::new(Wheel::new()),
         batcher,
         dead_letters,
         metrics,
@@ -103,6 +110,7 @@ pub async fn run(
         info!(node = %node.name, %address, ?speaks, "ingest serves");
     }
 
+    let turning = tokio::spawn(Arc::clone(&node.wheel).run(node.shutdown.clone()));
     let packing = tokio::spawn(packer.run());
     let writing = tokio::spawn(write_dead_letters(letters, Arc::clone(&log)));
     let reporting = tokio::spawn(report(Arc::clone(&node), Arc::clone(&log)));
@@ -112,6 +120,7 @@ pub async fn run(
     node.shutdown.cancel();
 
     drain(node, packing, writing, reporting, Arc::clone(&log)).await;
+    turning.abort();
     served.and(probing.await.unwrap_or(Ok(())))
 }
 
@@ -185,9 +194,7 @@ async fn report(node: Arc<Node>, log: Arc<Log>) {
                 (report.online, report.visible) = (0, 0);
                 report.pages.clear();
             }
-            node.metrics
-                .online
-                .record(report.online.into(), &[KeyValue::new("site", site.key().to_string())]);
+            site.online.store(report.online, Ordering::Relaxed);
             let (online, ledger) = told.entry(site.key().clone()).or_default();
             // One zero after the last visitor, then silence.
             if report.online > 0 || *online > 0 || *ledger != report.ledger {
