@@ -29,6 +29,7 @@ mod receipt;
 mod routes;
 mod run;
 mod sites;
+mod trace;
 mod transport;
 mod upgrade;
 pub mod validate;
