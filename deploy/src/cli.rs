@@ -11,7 +11,7 @@ use crate::{
     embedded::broker::{self, BrokerConfig},
     identity::Identity,
     load::{self, LoadArgs},
-    migrate,
+    migrate, process,
     ready::Ready,
     roles::{self, Shared},
     settings::Settings,
@@ -147,7 +147,9 @@ impl Command {
 }
 
 fn install_telemetry(settings: &Settings, role: &'static str) -> anyhow::Result<Telemetry> {
-    Telemetry::install(&settings.telemetry, role, roles::node_name(settings))
+    let telemetry = Telemetry::install(&settings.telemetry, role, roles::node_name(settings))?;
+    process::observe();
+    Ok(telemetry)
 }
 
 async fn run_role(args: RoleArgs, name: &'static str) -> anyhow::Result<bool> {

@@ -1,15 +1,23 @@
-//! The process as the kernel sees it, by OpenTelemetry's conventions for processes. Read from /proc when somebody asks.
+//! The process as the kernel sees it, by OpenTelemetry's conventions for processes, and what only it knows itself: its
+//! allocator's memory and its tasks. Read when somebody asks.
 
 use std::{fs, time::Instant};
 
-use opentelemetry::{KeyValue, global};
+use opentelemetry::{KeyValue, global, metrics::Meter};
+use tikv_jemalloc_ctl::{epoch, stats};
+use tokio::runtime::Handle;
 
 /// Of the times in /proc/self/stat, on every Linux since 2.6 (`USER_HZ`).
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// Registers the instruments with the global meter.
+/// Registers the instruments with the global meter, for the runtime it is called on. Once a process.
 pub fn observe() {
     let meter = global::meter("footfall.process");
+    observe_kernel(&meter);
+    observe_inside(&meter);
+}
+
+fn observe_kernel(meter: &Meter) {
     let started = Instant::now();
     meter
         .f64_observable_counter("process.cpu.time")
@@ -66,6 +74,52 @@ pub fn observe() {
         .with_description("Time since the start")
         .with_callback(move |observer| observer.observe(started.elapsed().as_secs_f64(), &[]))
         .build();
+}
+
+fn observe_inside(meter: &Meter) {
+    meter
+        .u64_observable_gauge("footfall.process.allocated")
+        .with_unit("By")
+        .with_description("Memory that the Rust side has allocated and not freed")
+        .with_callback(|gauge| {
+            if let Some(memory) = Memory::now() {
+                gauge.observe(memory.allocated, &[]);
+            }
+        })
+        .build();
+    meter
+        .u64_observable_gauge("footfall.process.resident")
+        .with_unit("By")
+        .with_description("Memory that the Rust side's allocator has mapped and touched")
+        .with_callback(|gauge| {
+            if let Some(memory) = Memory::now() {
+                gauge.observe(memory.resident, &[]);
+            }
+        })
+        .build();
+    let runtime = Handle::current();
+    meter
+        .u64_observable_gauge("footfall.process.tasks")
+        .with_unit("{task}")
+        .with_description("Tasks that have not ended")
+        .with_callback(move |gauge| gauge.observe(runtime.metrics().num_alive_tasks() as u64, &[]))
+        .build();
+}
+
+struct Memory {
+    allocated: u64,
+    resident: u64,
+}
+
+impl Memory {
+    fn now() -> Option<Self> {
+        // jemalloc's numbers stand still until they are asked to move on.
+        epoch::advance().ok()?;
+        Some(Self {
+            allocated: stats::allocated::read().ok()? as u64,
+            resident: stats::resident::read().ok()? as u64,
+        })
+    }
 }
 
 fn read(file: &str) -> Option<String> {

@@ -25,8 +25,6 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use crate::process;
-
 /// `[telemetry]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -148,7 +146,6 @@ impl Telemetry {
         }
         let meters = meters.build();
         opentelemetry::global::set_meter_provider(meters.clone());
-        process::observe();
 
         let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
         let lines = match settings.log_format {

@@ -17,6 +17,7 @@ use crate::{
     sites::{SiteState, Sites},
     trace::Sampling,
     visitor::VisitorKeys,
+    wheel::Wheel,
 };
 
 pub(crate) struct Node {
@@ -25,6 +26,8 @@ pub(crate) struct Node {
     pub(crate) sites: Sites,
     pub(crate) visitors: VisitorKeys,
     pub(crate) limits: Limits,
+    /// The deadlines of the sockets.
+    pub(crate) wheel: Arc<Wheel>,
     pub(crate) batcher: Batcher,
     pub(crate) dead_letters: DeadLetters,
     pub(crate) metrics: Arc<Metrics>,

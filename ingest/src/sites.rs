@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicU32},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU32},
 };
 
 use footfall_schemas::{SiteId, presence::PresenceReport, site::Site};
@@ -13,7 +13,7 @@ use crate::{ledger::Ledger, presence::Presence};
 #[derive(Debug)]
 pub(crate) struct SiteState {
     pub(crate) site: Site,
-    pub(crate) presence: Arc<Mutex<Presence>>,
+    presence: Mutex<Presence>,
     pub(crate) ledger: Ledger,
     /// Visitors connected, as last reported.
     pub(crate) online: AtomicU32,
@@ -49,7 +49,7 @@ impl Sites {
 
 impl SiteState {
     fn new(site: Site) -> Self {
-        Self { site, presence: Arc::default(), ledger: Ledger::default(), online: AtomicU32::default() }
+        Self { site, presence: Mutex::default(), ledger: Ledger::default(), online: AtomicU32::default() }
     }
 
     pub(crate) fn key(&self) -> &SiteId {
@@ -57,7 +57,7 @@ impl SiteState {
     }
 
     pub(crate) fn report(&self, node: &str, started_at: i64, at: i64, now: Instant) -> PresenceReport {
-        let census = self.presence.lock().unwrap_or_else(PoisonError::into_inner).census(now);
+        let census = self.presence().census(now);
         PresenceReport {
             node: node.to_owned(),
             started_at,
@@ -68,5 +68,10 @@ impl SiteState {
             pages: census.pages,
             ledger: self.ledger.read(),
         }
+    }
+
+    /// A std Mutex: no await happens while it is held. Every change under it is whole, so a poisoned one is sound.
+    pub(crate) fn presence(&self) -> MutexGuard<'_, Presence> {
+        self.presence.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
