@@ -107,12 +107,9 @@ impl Command {
         match self {
             Self::Standalone(args) => {
                 let settings = args.settings()?;
-                let telemetry = Telemetry::install(&settings.telemetry, "standalone")?;
-                process::observe();
+                let telemetry = install_telemetry(&settings, "standalone")?;
                 let stop = stop_on_signal()?;
-                let outcome =
-                    standalone::run(settings, args.ready_file.as_deref(), telemetry.metrics_text(), stop)
-                        .await;
+                let outcome = standalone::run(settings, args.ready_file.as_deref(), &telemetry, stop).await;
                 finish(telemetry, outcome).await
             }
             Self::Ingest(args) => run_role(args, "ingest").await,
@@ -149,10 +146,15 @@ impl Command {
     }
 }
 
+fn install_telemetry(settings: &Settings, role: &'static str) -> anyhow::Result<Telemetry> {
+    let telemetry = Telemetry::install(&settings.telemetry, role, roles::node_name(settings))?;
+    process::observe();
+    Ok(telemetry)
+}
+
 async fn run_role(args: RoleArgs, name: &'static str) -> anyhow::Result<bool> {
     let settings = Settings::load(Some(&args.config))?;
-    let telemetry = Telemetry::install(&settings.telemetry, name)?;
-    process::observe();
+    let telemetry = install_telemetry(&settings, name)?;
     let stop = stop_on_signal()?;
     let outcome = serve_role(&settings, name, &telemetry, stop).await;
     finish(telemetry, outcome).await
@@ -169,6 +171,7 @@ async fn serve_role(
         kafka: settings.kafka()?,
         secret: if name == "aggregator" { [0; 32] } else { settings.shared_secret()? },
         metrics_text: telemetry.metrics_text(),
+        trace_ratio: telemetry.trace_ratio(),
         ingest_url: format!("http://{}", settings.listen.ingest),
         dashboard_url: format!("http://{}", settings.listen.dashboard),
     };

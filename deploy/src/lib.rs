@@ -4,8 +4,8 @@
 //! - [`settings`]: the one TOML file, checked at boot; [`identity`]: what a standalone node makes for itself
 //! - [`standalone`], [`roles`], [`supervisor`]: who runs in this process, and in which order it starts and stops
 //! - [`embedded`]: the Kafka-protocol broker and the ClickHouse engine that `footfall standalone` brings along
-//! - [`migrate`]: topics and tables; [`telemetry`]: logs, metrics, traces; [`process`]: memory and tasks; [`ready`]:
-//!   what is told once all is up
+//! - [`migrate`]: topics and tables; [`telemetry`], [`process`]: logs, metrics, traces; [`ready`]: what is told once all
+//!   is up
 //! - [`load`], [`ledger`], [`audit`]: synthetic visitors, what they issued, and the oracle that holds it against
 //!   ClickHouse
 

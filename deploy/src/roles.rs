@@ -22,6 +22,7 @@ pub struct Shared<'a> {
     pub kafka: KafkaSettings,
     pub secret: [u8; 32],
     pub metrics_text: MetricsText,
+    pub trace_ratio: f64,
     /// As a browser reaches them.
     pub ingest_url: String,
     pub dashboard_url: String,
@@ -36,6 +37,7 @@ pub fn ingest(shared: &Shared<'_>, listener: TcpListener) -> Role {
         secret: shared.secret,
         node: node_name(shared.settings),
         metrics_text: shared.metrics_text.clone(),
+        trace_ratio: shared.trace_ratio,
     };
     Role::spawn("ingest", |stop| footfall_ingest::run(listener, parts, stop))
 }
@@ -71,7 +73,7 @@ pub fn aggregator(shared: &Shared<'_>) -> anyhow::Result<(Role, Arc<Status>)> {
     Ok((Role::spawn("aggregator", |stop| footfall_aggregator::run(parts, stop)), status))
 }
 
-fn node_name(settings: &Settings) -> String {
+pub(crate) fn node_name(settings: &Settings) -> String {
     if let Some(name) = &settings.node {
         return name.clone();
     }

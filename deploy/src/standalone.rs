@@ -25,7 +25,7 @@ use crate::{
     roles::{self, Shared},
     settings::{self, Settings, demo_site},
     supervisor::Role,
-    telemetry::MetricsText,
+    telemetry::Telemetry,
 };
 
 /// `footfall standalone`: each argument wins over the file.
@@ -81,7 +81,7 @@ const READY_WITHIN: Duration = Duration::from_secs(120);
 pub async fn run(
     settings: Settings,
     ready_file: Option<&Path>,
-    metrics_text: MetricsText,
+    telemetry: &Telemetry,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     // Sockets first: an address in use is told before anything slow is started.
@@ -117,7 +117,8 @@ pub async fn run(
         settings: &settings,
         kafka: kafka.clone(),
         secret: identity.secret,
-        metrics_text,
+        metrics_text: telemetry.metrics_text(),
+        trace_ratio: telemetry.trace_ratio(),
         ingest_url: ingest_url.clone(),
         dashboard_url: dashboard_url.clone(),
     };

@@ -18,6 +18,8 @@ pub struct Config {
     pub dashboard_url: String,
     /// Networks whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<Network>,
+    /// Show `/metrics` to everybody, and not only to programs on this machine.
+    pub public_metrics: bool,
     /// At shutdown: how long sockets have to get their last acks, and then the log to take what is left.
     pub grace_period_ms: u64,
     /// Trackers told to reconnect spread over this time.
@@ -101,6 +103,7 @@ impl Default for Config {
             echo: false,
             dashboard_url: "http://127.0.0.1:8081/".to_owned(),
             trusted_proxies: Vec::new(),
+            public_metrics: false,
             grace_period_ms: 10_000,
             reconnect_spread_ms: 5_000,
             timeouts: Timeouts::default(),

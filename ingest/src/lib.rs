@@ -34,6 +34,7 @@ mod routes;
 mod run;
 mod sites;
 mod socket;
+mod trace;
 mod transport;
 mod upgrade;
 pub mod validate;

@@ -15,6 +15,7 @@ use crate::{
     log::Health,
     metrics::Metrics,
     sites::{SiteState, Sites},
+    trace::Sampling,
     visitor::VisitorKeys,
     wheel::Wheel,
 };
@@ -30,6 +31,7 @@ pub(crate) struct Node {
     pub(crate) batcher: Batcher,
     pub(crate) dead_letters: DeadLetters,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) sampling: Sampling,
     pub(crate) health: Arc<Health>,
     pub(crate) metrics_text: Arc<dyn Fn() -> String + Send + Sync>,
     /// Cancelled: drain.

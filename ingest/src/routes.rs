@@ -107,10 +107,8 @@ pub(crate) fn routes(
     let health = warp::path!("healthz").and(warp::get()).map(|| plain(StatusCode::OK, "ok\n".to_owned()));
     let ready =
         warp::path!("readyz").and(warp::get()).and(with_node.clone()).map(|node: Arc<Node>| readiness(&node));
-    let metrics = warp::path!("metrics")
-        .and(warp::get())
-        .and(with_node.clone())
-        .map(|node: Arc<Node>| plain(StatusCode::OK, (node.metrics_text)()));
+    let metrics =
+        warp::path!("metrics").and(warp::get()).and(with_node.clone()).and(headers).and(peer).map(metrics);
     let demo = warp::path("demo")
         .and(warp::path::full())
         .and(warp::path::tail())
@@ -254,6 +252,24 @@ async fn echo_socket(
     Ok(answer)
 }
 
+/// Site keys and numbers are for the operator's eyes.
+fn metrics(node: Arc<Node>, headers: HeaderMap, peer: Peer) -> Response {
+    if node.config.public_metrics || is_this_machine(peer.address.0, &headers) {
+        plain(StatusCode::OK, (node.metrics_text)())
+    } else {
+        plain(
+            StatusCode::FORBIDDEN,
+            "metrics are shown to this machine; see ingest.public_metrics\n".to_owned(),
+        )
+    }
+}
+
+/// A program on this machine asks for itself, not a proxy on behalf of somebody.
+fn is_this_machine(peer: IpAddr, headers: &HeaderMap) -> bool {
+    let is_forwarded = ["x-forwarded-for", "forwarded", "via"].iter().any(|name| headers.contains_key(*name));
+    peer.to_canonical().is_loopback() && !is_forwarded
+}
+
 fn readiness(node: &Node) -> Response {
     if node.shutdown.is_cancelled() {
         plain(StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned())
@@ -315,4 +331,28 @@ fn busy(status: StatusCode, text: &str) -> Response {
     let mut response = plain(status, text.to_owned());
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("127.0.0.1", None, true)]
+    #[case("::1", None, true)]
+    #[case("::ffff:127.0.0.1", None, true)]
+    #[case("10.0.0.7", None, false)]
+    #[case("2001:db8::1", None, false)]
+    #[case("127.0.0.1", Some("x-forwarded-for"), false)]
+    #[case("127.0.0.1", Some("forwarded"), false)]
+    #[case("127.0.0.1", Some("via"), false)]
+    fn a_proxy_on_this_machine_is_not_this_machine(
+        #[case] peer: &str,
+        #[case] header: Option<&'static str>,
+        #[case] expected: bool,
+    ) {
+        let headers = header.map(|name| (http::HeaderName::from_static(name), HeaderValue::from_static("a")));
+        assert_eq!(is_this_machine(peer.parse().unwrap(), &headers.into_iter().collect()), expected);
+    }
 }

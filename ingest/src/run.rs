@@ -20,7 +20,8 @@ use tracing::{info, warn};
 
 use crate::{
     batcher::Batcher, clock::now_ms, config::Config, dead_letter::DeadLetters, error::Error, limits::Limits,
-    listener, log::Log, metrics::Metrics, node::Node, sites::Sites, visitor::VisitorKeys, wheel::Wheel,
+    listener, log::Log, metrics::Metrics, node::Node, sites::Sites, trace::Sampling, visitor::VisitorKeys,
+    wheel::Wheel,
 };
 
 const REPORT: Duration = Duration::from_secs(1);
@@ -38,6 +39,8 @@ pub struct Parts {
     pub node: String,
     /// Answers `/metrics`.
     pub metrics_text: Arc<dyn Fn() -> String + Send + Sync>,
+    /// Share of the batches that are traced, 0 to 1; 0 when nobody takes traces.
+    pub trace_ratio: f64,
 }
 
 impl std::fmt::Debug for Parts {
@@ -74,6 +77,7 @@ pub async fn run(listener: TcpListener, parts: Parts, shutdown: CancellationToke
         batcher,
         dead_letters,
         metrics,
+        sampling: Sampling::new(parts.trace_ratio),
         health: Arc::clone(log.health()),
         metrics_text: parts.metrics_text,
         // Of our own, so that a fault that cannot be healed drains as well.

@@ -182,6 +182,7 @@ impl Ingest {
             secret: [7; 32],
             node: name.to_owned(),
             metrics_text: Arc::new(|| "metrics\n".to_owned()),
+            trace_ratio: 0.0,
         };
         let ended = tokio::spawn(footfall_ingest::run(listener, parts, shutdown.clone()));
         Self { address, shutdown, ended }
