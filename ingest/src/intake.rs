@@ -20,6 +20,7 @@ use crate::{
     enrich::BatchContext,
     limits::SenderLimits,
     node::{Fault, Node},
+    rates::Pressure,
     receipt::{Outcome, Receipt, Retry, Tally},
     sites::SiteState,
     validate::{self, Rejected},
@@ -44,6 +45,8 @@ pub(crate) struct Taken {
     pub(crate) outcome: oneshot::Receiver<Outcome>,
     /// Over a rate limit: not taken, and this long to wait.
     pub(crate) limited: Option<Duration>,
+    /// Taken, but a rate limit is near: the sender should gather more before it sends.
+    pub(crate) slow: bool,
 }
 
 /// The frame's type, read on its own.
@@ -83,9 +86,11 @@ impl Node {
         let span = self.sampling.batch(site.key(), &batch);
         site.ledger.received(count);
 
-        let (tally, refused, partition, lines) = match self.limits.charge(&sender.limits, batch.events.len())
-        {
-            Ok(()) => self.sift(sender, &batch, received_at),
+        let bytes = batch.events.iter().map(|event| event.get().len()).sum();
+        let charged = self.limits.charge(&sender.limits, &site.limits, batch.events.len(), bytes);
+        let slow = charged == Ok(Pressure::High);
+        let (tally, refused, partition, lines) = match charged {
+            Ok(_) => self.sift(sender, &batch, received_at),
             Err(over) => {
                 let wait_ms = u32::try_from(over.wait.as_millis()).unwrap_or(u32::MAX).clamp(250, 60_000);
                 let tally = Tally { accepted: count, ..Tally::default() };
@@ -104,7 +109,7 @@ impl Node {
         } else {
             self.batcher.offer(Contribution { partition, lines, events, receipt });
         }
-        Taken::new(&batch, refused, outcome)
+        Taken { slow, ..Taken::new(&batch, refused, outcome) }
     }
 
     fn receipt(&self, site: &Arc<SiteState>, tally: Tally) -> (Receipt, oneshot::Receiver<Outcome>) {
@@ -175,7 +180,7 @@ impl Taken {
         // Without events there is nothing to settle: `upto` stands one below `first`.
         let first = if count == 0 { batch.first.max(1) } else { batch.first };
         let upto = first.saturating_add(count) - 1;
-        Self { stream: batch.stream, first, upto, refused, outcome, limited: None }
+        Self { stream: batch.stream, first, upto, refused, outcome, limited: None, slow: false }
     }
 
     /// The answer to the batch. A receipt that was lost settles nothing: come again.

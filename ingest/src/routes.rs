@@ -16,48 +16,15 @@ use crate::{
     echo::Echo,
     fallback::{self, Query},
     intake::Sender,
-    limits::Place,
     network::client_address,
     node::Node,
+    peer::Peer,
+    place::Denied,
     upgrade::{self, BadHandshake},
 };
 
 /// Longest user agent looked at.
 const MAX_USER_AGENT_BYTES: usize = 512;
-
-/// What the listener knows of a connection; in every request's extensions.
-#[derive(Debug, Clone)]
-pub(crate) struct Peer {
-    pub(crate) address: Address,
-    /// Kept for as long as the connection or the socket made of it lives. None when the peer is a trusted proxy: its
-    /// clients have places of their own.
-    pub(crate) place: Arc<PeerPlace>,
-}
-
-/// Never shown: no address reaches a log.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Address(pub(crate) IpAddr);
-
-impl std::fmt::Debug for Address {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Address")
-    }
-}
-
-/// Held by the connection and by what becomes of it.
-#[derive(Debug)]
-pub(crate) struct PeerPlace {
-    pub(crate) _connection: tokio::sync::OwnedSemaphorePermit,
-    pub(crate) by_address: Option<Place>,
-}
-
-/// What a socket takes from the node's and its address's limits for as long as it lives.
-#[derive(Debug)]
-pub(crate) struct Held {
-    _permit: tokio::sync::OwnedSemaphorePermit,
-    _place: Option<Place>,
-    _peer: Peer,
-}
 
 pub(crate) fn routes(
     node: Arc<Node>,
@@ -136,8 +103,8 @@ pub(crate) fn routes(
 }
 
 fn client_of(node: &Node, peer: &Peer, headers: &HeaderMap) -> IpAddr {
-    let forwarded = headers.get("x-forwarded-for").and_then(|value| value.to_str().ok());
-    client_address(peer.address.0, forwarded, &node.config.trusted_proxies)
+    let lines = headers.get_all("x-forwarded-for").iter().map(HeaderValue::as_bytes);
+    client_address(peer.address.0, lines, &node.trusted_proxies.load())
 }
 
 /// `GET /ws`: every refusal is an HTTP answer before the upgrade.
@@ -170,37 +137,36 @@ fn open_socket(
         }
     };
     let address = client_of(&node, &peer, &headers);
-    // Behind a proxy every client has a place of its own; otherwise the peer's place is the client's.
-    let place = match &peer.place.by_address {
-        Some(_) => Some(None),
-        None => node.limits.connect(address).map(Some),
-    };
-    let Some(place) = place else {
-        node.metrics.denied("address_limit");
-        return busy(StatusCode::TOO_MANY_REQUESTS, "too many connections from this address\n");
-    };
     if node.shutdown.is_cancelled() {
         return busy(StatusCode::SERVICE_UNAVAILABLE, "this node is restarting\n");
     }
-    let Some(permit) = node.limits.socket() else {
-        node.metrics.denied("socket_limit");
-        return busy(StatusCode::SERVICE_UNAVAILABLE, "too many sockets on this node\n");
+    let place = match peer.open_socket(address, &site) {
+        Ok(place) => place,
+        Err(denied) => {
+            node.metrics.denied(denied.as_str());
+            return match denied {
+                Denied::ConnectRate | Denied::Address => {
+                    busy(StatusCode::TOO_MANY_REQUESTS, "too many connections from this address\n")
+                }
+                Denied::Site => busy(StatusCode::SERVICE_UNAVAILABLE, "too many sockets of this site\n"),
+                Denied::Node => busy(StatusCode::SERVICE_UNAVAILABLE, "too many sockets on this node\n"),
+            };
+        }
     };
 
     let now = now_ms();
     let user_agent = user_agent(&headers);
     let presented = query.t.and_then(|token| node.visitors.verify(site.key(), &token, now).ok());
     let visitor = presented.unwrap_or_else(|| node.visitors.visitor(site.key(), address, user_agent, now));
-    let limits = node.limits.sender(address, true);
+    let limits = node.limits.sender(address);
     let sender = Sender { site, visitor, agent: Agent::parse(user_agent), limits };
     let tasks = node.tasks.clone();
     tasks.spawn(async move {
-        let held = Held { _permit: permit, _place: place, _peer: peer };
         match upgrade::socket(upgrade).await {
             Ok(socket) => {
                 let tasks = node.tasks.clone();
                 // A task of its own: this one was as large as waiting for hyper is.
-                tasks.spawn(Connection::new(node, sender, socket, held));
+                tasks.spawn(Connection::new(node, sender, socket, place));
             }
             Err(error) => debug!(%error, "a peer left during the upgrade"),
         }
