@@ -14,10 +14,12 @@ pub mod record;
 pub mod refusal;
 pub mod rollup;
 pub mod rows;
+pub mod secret;
 pub mod site;
 pub mod time;
 pub mod topics;
 pub mod tracker;
+pub mod tracker_settings;
 pub mod viewer;
 
 pub use event::{EventKind, TrackerEvent};

@@ -154,10 +154,7 @@ pub struct Ingest {
 
 pub fn sites() -> Vec<Site> {
     let origins = vec![OriginPattern::try_from("https://shop.example").unwrap()];
-    ["shop", "blog"]
-        .into_iter()
-        .map(|key| Site { key: key.try_into().unwrap(), name: String::new(), origins: origins.clone() })
-        .collect()
+    ["shop", "blog"].into_iter().map(|key| Site::new(key.try_into().unwrap(), origins.clone())).collect()
 }
 
 impl Ingest {
