@@ -66,6 +66,10 @@ test-kafka: setup-tests $(stamps)/tracker $(stamps)/web ## The contract suite an
 lint: setup-tests $(stamps)/tracker $(stamps)/web ## rustfmt, clippy, licences, eslint, tsc, shellcheck
 	@$(setup)/lint.sh
 
+.PHONY: schemas
+schemas: ## Write the JSON schemas and the tables of schemas/PROTOCOL.md anew from the types
+	@FOOTFALL_WRITE=1 cargo test --quiet --locked -p footfall-schemas --test wire
+
 .PHONY: bench
 bench: build setup-engine ## Load through the release binary: events a second, and the audit of all of them
 	@$(setup)/bench.sh $(release)

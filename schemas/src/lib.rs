@@ -15,6 +15,7 @@ pub mod refusal;
 pub mod rollup;
 pub mod rows;
 pub mod secret;
+pub mod server;
 pub mod site;
 pub mod time;
 pub mod topics;
