@@ -12,6 +12,8 @@ use crate::network::Network;
 pub struct Config {
     /// Serve the demo site at `/demo/`.
     pub demo: bool,
+    /// Serve `/ws-echo`, which sends every message back: for conformance tests of the WebSocket.
+    pub echo: bool,
     /// Where the demo site's link to the dashboard leads.
     pub dashboard_url: String,
     /// Networks whose `X-Forwarded-For` is believed.
@@ -35,7 +37,8 @@ pub struct Timeouts {
     /// From the upgrade to the first message of the tracker.
     pub first_message_ms: u64,
     pub ping_ms: u64,
-    /// A peer that sends nothing, not even a pong, for this long is dropped. Longer than `ping_ms`.
+    /// A peer that sends nothing, not even a pong, for this long is dropped. Longer than `ping_ms`; two heartbeats, so
+    /// that one lost to a bad network is forgiven.
     pub idle_ms: u32,
     /// For one frame to a peer that does not read.
     pub write_ms: u64,
@@ -95,6 +98,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             demo: false,
+            echo: false,
             dashboard_url: "http://127.0.0.1:8081/".to_owned(),
             trusted_proxies: Vec::new(),
             grace_period_ms: 10_000,
@@ -113,7 +117,7 @@ impl Default for Timeouts {
             body_ms: 10_000,
             first_message_ms: 30_000,
             ping_ms: 22_000,
-            idle_ms: 60_000,
+            idle_ms: 44_000,
             write_ms: 10_000,
         }
     }

@@ -1,402 +1,304 @@
-//! One tracker's WebSocket, from the welcome to the close.
+//! One tracker's WebSocket, from the welcome to the close: when to read, to write, to ping and to end.
+//!
+//! Polled by hand: an idle connection is this struct, its task's header and nothing else.
 
-use std::{collections::VecDeque, future::poll_fn, sync::Arc, time::Duration};
+use std::{
+    ops::ControlFlow,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use footfall_schemas::{
-    RejectReason,
-    refusal::{RetryReason, close},
-    tracker::{
-        Ack, ClientFrame, Here, Limits as TrackerLimits, MAX_BATCH_BYTES, MAX_BATCH_EVENTS, ServerFrame,
-        Welcome,
-    },
+    refusal::close,
+    tracker::{MAX_BATCH_BYTES, ServerFrame},
 };
-use futures_util::{SinkExt as _, StreamExt as _};
 use rand::Rng as _;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    time::{Instant, Sleep, sleep_until, timeout},
-};
-use tokio_tungstenite::{
-    WebSocketStream,
-    tungstenite::{
-        Error as WsError, Message,
-        protocol::{CloseFrame, frame::coding::CloseCode},
-    },
-};
 use tracing::debug;
 
 use crate::{
-    clock::now_ms,
-    intake::{self, Sender, Taken},
-    node::{Fault, Node},
-    presence::Attendance,
-    receipt::{Outcome, Retry},
-    transport::Transport,
+    conversation::{Conversation, End, say},
+    frame::{self, Heard},
+    intake::Sender,
+    node::Node,
+    routes::Held,
+    socket::{self, Scratch, Socket},
+    wheel::{Key, Tick},
 };
 
 /// After our close frame: how long and how much to read on, so that the frame is not lost to a TCP reset.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 1024 * 1024;
 
-/// How long trackers over their rate should gather events before sending.
-const SLOW_LINGER_MS: u32 = 2_000;
-
-/// Why a connection ends.
-#[derive(Debug, PartialEq, Eq)]
-enum End {
-    /// The peer left; nothing can be told any more.
-    Gone,
-    /// We close, with a code and a reason for humans.
-    Close(u16, &'static str),
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Not polled yet.
+    New,
+    Talking,
+    /// Nothing more is read; what is in flight is answered.
+    Draining,
+    /// Our last frame is on its way.
+    Closing,
+    /// It is with the peer, who may end now.
+    Lingering,
 }
 
 pub(crate) struct Connection {
-    node: Arc<Node>,
-    sender: Sender,
-    socket: WebSocketStream<Transport>,
-    /// In the order of arrival, and so of the answers. Full: the socket is not read, so TCP slows the tracker.
-    in_flight: VecDeque<Taken>,
-    attendance: Attendance,
-    heard_at: Instant,
-    pinged_at: Instant,
-    opened_at: Instant,
-    /// A tracker that connects and says nothing is no tracker.
-    first_message: bool,
-    malformed_in_a_row: u32,
-    /// Until when the peer was told to wait, and how often it did not.
-    wait_until: Option<Instant>,
-    flood_strikes: u32,
+    conversation: Conversation,
+    socket: Socket,
+    /// The places it takes.
+    _held: Held,
+    stage: Stage,
+    /// The socket may hold more than was heard.
+    paused: bool,
+    key: Option<Key>,
+    /// What the wheel is set to.
+    set_to: Tick,
+    opened_at: Tick,
+    heard_at: Tick,
+    pinged_at: Tick,
+    /// Since when the peer takes nothing.
+    stalled_at: Option<Tick>,
+    /// When draining or closing is given up.
+    until: Tick,
+    discarded: usize,
 }
 
 impl Connection {
-    pub(crate) fn new(node: Arc<Node>, sender: Sender, socket: WebSocketStream<Transport>) -> Self {
-        let now = Instant::now();
-        let attendance = Attendance::enter(&sender.site.presence, sender.visitor);
+    pub(crate) fn new(node: Arc<Node>, sender: Sender, socket: Socket, held: Held) -> Self {
+        node.metrics.sockets.add(1, &[]);
+        let now = node.wheel.now();
         Self {
-            node,
-            sender,
+            conversation: Conversation::new(node, sender),
             socket,
-            in_flight: VecDeque::new(),
-            attendance,
+            _held: held,
+            stage: Stage::New,
+            // The first frames may have come with the handshake.
+            paused: true,
+            key: None,
+            set_to: now,
+            opened_at: now,
             heard_at: now,
             pinged_at: now,
-            opened_at: now,
-            first_message: false,
-            malformed_in_a_row: 0,
-            wait_until: None,
-            flood_strikes: 0,
+            stalled_at: None,
+            until: now,
+            discarded: 0,
         }
     }
 
-    pub(crate) async fn run(mut self) {
-        let end = match self.welcome().await {
-            Ok(()) => self.converse().await,
-            Err(end) => end,
-        };
-        let Self { node, socket, attendance, sender, .. } = self;
-        // Whoever is told to leave is gone from the site, even while his socket lingers.
-        drop(attendance);
-        if let End::Close(code, reason) = end {
-            debug!(site = %sender.site.key(), code, reason, "closing a socket");
-            node.metrics.closed(code);
-            close_socket(socket, code, reason, node.config.timeouts.write()).await;
+    fn node(&self) -> &Node {
+        &self.conversation.node
+    }
+
+    fn turn(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<()> {
+        if self.stage == Stage::New {
+            self.begin(cx, &mut scratch.out);
         }
+        if matches!(self.stage, Stage::Talking | Stage::Draining) {
+            match self.converse(cx, scratch) {
+                Ok(()) => {}
+                Err(End::Gone) => return Poll::Ready(()),
+                Err(End::Closed) => self.begin_to_close(),
+                Err(End::Close(code, reason)) => {
+                    debug!(site = %self.conversation.sender.site.key(), code, reason, "closing a socket");
+                    self.node().metrics.closed(code);
+                    frame::write_close(&mut scratch.out, code, reason);
+                    self.begin_to_close();
+                }
+            }
+        }
+        if matches!(self.stage, Stage::Closing | Stage::Lingering) {
+            let ended = self.socket.poll_close(cx, scratch, &mut self.discarded);
+            let now = self.node().wheel.now();
+            if ended.is_ready() || self.discarded > LINGER_BYTES || now >= self.until {
+                return Poll::Ready(());
+            }
+            if self.stage == Stage::Closing && self.socket.is_sent() {
+                self.stage = Stage::Lingering;
+                self.until = now.after(LINGER);
+            }
+        }
+        self.set_wheel();
+        Poll::Pending
     }
 
-    async fn welcome(&mut self) -> Result<(), End> {
-        let now = now_ms();
-        let limits = TrackerLimits {
-            batch_events: MAX_BATCH_EVENTS as u32,
-            batch_bytes: MAX_BATCH_BYTES as u32,
-            idle_ms: self.node.config.timeouts.idle_ms,
-        };
-        let token = self.node.visitors.sign(self.sender.site.key(), self.sender.visitor, now);
-        self.send(&ServerFrame::Welcome(Welcome { token, node: self.node.name.clone(), now, limits })).await
+    fn begin(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) {
+        self.stage = Stage::Talking;
+        let now = self.node().wheel.now();
+        // Many connect at once after a restart: they must not all be pinged at once for ever.
+        let ping_ms = self.node().config.timeouts.ping().as_millis() as u64;
+        self.pinged_at = now.before(Duration::from_millis(rand::rng().random_range(0..=ping_ms / 2)));
+        (self.opened_at, self.heard_at) = (now, now);
+        self.set_to = self.deadline();
+        self.key = Some(self.node().wheel.enter(cx.waker().clone(), self.set_to));
+        self.conversation.welcome(out);
     }
 
-    async fn converse(&mut self) -> End {
-        let timer = sleep_until(self.deadline());
-        tokio::pin!(timer);
+    fn begin_to_close(&mut self) {
+        self.conversation.leave();
+        self.stage = Stage::Closing;
+        self.until = self.node().wheel.now().after(self.node().config.timeouts.write());
+    }
+
+    /// Until nothing is left to do now.
+    fn converse(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Result<(), End> {
+        if self.stage == Stage::Talking && self.node().shutdown.is_cancelled() {
+            self.stage = Stage::Draining;
+            let grace = Duration::from_millis(self.node().config.grace_period_ms);
+            self.until = self.node().wheel.now().after(grace);
+        }
         loop {
-            let result = tokio::select! {
-                biased;
-                () = self.node.shutdown.cancelled() => return self.drain().await,
-                outcome = front(&mut self.in_flight) => self.answer(outcome).await,
-                frame = self.socket.next(), if self.in_flight.len() < self.most_in_flight() => self.hear(frame).await,
-                () = timer.as_mut() => self.keep_alive(timer.as_mut()).await,
-            };
-            if let Err(end) = result {
-                return end;
+            match self.socket.poll_send(cx, &mut scratch.out) {
+                Poll::Ready(Ok(())) => self.stalled_at = None,
+                Poll::Ready(Err(_)) => return Err(End::Gone),
+                // Who does not read what he is sent is not listened to.
+                Poll::Pending => return self.wait_for_the_peer(),
             }
-        }
-    }
-
-    fn most_in_flight(&self) -> usize {
-        self.node.limits.settings().batches_in_flight
-    }
-
-    /// Answers the front batch and every settled one behind it; acks of a stream in a row become one.
-    async fn answer(&mut self, outcome: Settled) -> Result<(), End> {
-        if self.in_flight.len() == self.most_in_flight() {
-            // The peer was not listened to: its silence is not its own.
-            self.heard_at = Instant::now();
-        }
-        let mut next = Some(outcome);
-        let mut open: Option<Ack> = None;
-        while let Some(outcome) = next.take() {
-            let Some(taken) = self.in_flight.pop_front() else { break };
-            let slow = matches!(&outcome, Ok(Err(Retry { reason: RetryReason::RateLimited, .. })));
-            match (open.take(), taken.answer(outcome)) {
-                (Some(mut before), ServerFrame::Ack(ack)) if continues(&before, &ack) => {
-                    before.upto = ack.upto;
-                    before.refused.extend(ack.refused);
-                    open = Some(before);
-                }
-                (before, answer) => {
-                    if let Some(before) = before {
-                        self.send(&ServerFrame::Ack(before)).await?;
-                    }
-                    if slow {
-                        self.send(&ServerFrame::Slow { linger_ms: SLOW_LINGER_MS }).await?;
-                    }
-                    match answer {
-                        ServerFrame::Ack(ack) => open = Some(ack),
-                        other => self.send(&other).await?,
-                    }
+            let was_full = !self.conversation.has_room();
+            let answered = self.conversation.answer(cx, &mut scratch.out);
+            if answered && was_full {
+                // The peer was not listened to: its silence is not its own.
+                self.heard_at = self.node().wheel.now();
+            }
+            if self.stage == Stage::Draining {
+                self.say_bye(&mut scratch.out)?;
+            }
+            let heard = self.stage == Stage::Talking && self.listen(cx, scratch)?;
+            if !answered && !heard {
+                self.keep_alive(&mut scratch.out)?;
+                if scratch.out.is_empty() {
+                    return Ok(());
                 }
             }
-            next = self.in_flight.front_mut().and_then(|taken| match taken.outcome.try_recv() {
-                Ok(outcome) => Some(Ok(outcome)),
-                Err(tokio::sync::oneshot::error::TryRecvError::Empty) => None,
-                // The next turn of the loop finds it lost and says so.
-                Err(tokio::sync::oneshot::error::TryRecvError::Closed) => None,
-            });
-        }
-        match open {
-            Some(ack) => self.send(&ServerFrame::Ack(ack)).await,
-            None => Ok(()),
         }
     }
 
-    async fn hear(&mut self, frame: Option<Result<Message, WsError>>) -> Result<(), End> {
-        self.heard_at = Instant::now();
-        match frame {
-            Some(Ok(Message::Text(text))) => {
-                self.first_message = true;
-                self.hear_text(text.as_str()).await
-            }
-            Some(Ok(Message::Binary(_))) => Err(End::Close(close::UNSUPPORTED, "text frames only")),
-            Some(Ok(Message::Ping(_))) => self.charge_frame(),
-            Some(Ok(Message::Pong(_) | Message::Close(_) | Message::Frame(_))) => Ok(()),
-            Some(Err(error)) => Err(self.hear_error(&error)),
-            None => Err(End::Gone),
+    /// Whether anything was heard. Not while too much is in flight.
+    fn listen(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Result<bool, End> {
+        if !self.conversation.has_room() {
+            return Ok(false);
         }
-    }
-
-    fn hear_error(&self, error: &WsError) -> End {
-        let (reason, detail, end) = match error {
-            WsError::Utf8(_) => {
-                let end = End::Close(close::BAD_UTF8, "text is not UTF-8");
-                (RejectReason::BadUtf8, "frame: text is not UTF-8".to_owned(), end)
+        let resumed = std::mem::take(&mut self.paused);
+        let (conversation, paused) = (&mut self.conversation, &mut self.paused);
+        let mut end = None;
+        let mut hear = |heard: Heard<'_>, out: &mut Vec<u8>| {
+            if let Err(why) = conversation.hear(heard, out) {
+                end = Some(why);
+                return ControlFlow::Break(());
             }
-            WsError::Capacity(_) => {
-                let detail = format!("frame: over {MAX_BATCH_BYTES} bytes; send smaller batches");
-                (RejectReason::TooLarge, detail, End::Close(close::TOO_BIG, "frame too large"))
+            if conversation.has_room() {
+                return ControlFlow::Continue(());
             }
-            WsError::Protocol(
-                tokio_tungstenite::tungstenite::error::ProtocolError::ResetWithoutClosingHandshake,
-            ) => return End::Gone,
-            WsError::Protocol(_) => return End::Close(close::PROTOCOL, "protocol error"),
-            _ => return End::Gone,
+            *paused = true;
+            ControlFlow::Break(())
         };
-        // The frame itself is not there any more: what was read of it stays in the codec.
-        self.node.refuse_whole(&self.sender.site, &Fault::new(reason, detail), 1, b"");
-        end
-    }
-
-    async fn hear_text(&mut self, text: &str) -> Result<(), End> {
-        match intake::tag(text) {
-            Ok(ClientFrame::Batch) => match intake::batch(text) {
-                Ok(batch) => {
-                    self.malformed_in_a_row = 0;
-                    self.take(batch)
+        let heard = if resumed {
+            self.socket.hear_rest(MAX_BATCH_BYTES, &mut scratch.out, &mut hear);
+            true
+        } else {
+            match self.socket.poll_hear(cx, scratch, MAX_BATCH_BYTES, &mut hear) {
+                Poll::Ready(Ok(true)) => {
+                    self.heard_at = self.conversation.node.wheel.now();
+                    true
                 }
-                Err((fault, events)) if fault.reason == RejectReason::TooLarge => {
-                    self.node.refuse_whole(&self.sender.site, &fault, events, text.as_bytes());
-                    Err(End::Close(close::TOO_BIG, "batch too large"))
-                }
-                Err((fault, events)) => self.malformed(&fault, events, text).await,
-            },
-            Ok(ClientFrame::Here) => match serde_json::from_str::<Here>(text) {
-                Ok(here) => {
-                    self.malformed_in_a_row = 0;
-                    self.charge_frame()?;
-                    self.attendance.show(&here.path, here.visible);
-                    Ok(())
-                }
-                Err(error) => {
-                    let fault = Fault::new(RejectReason::Malformed, format!("here: {error}"));
-                    self.malformed(&fault, 1, text).await
-                }
-            },
-            Ok(ClientFrame::Unknown) => self.charge_frame(),
-            Err(fault) => self.malformed(&fault, 1, text).await,
-        }
-    }
-
-    fn take(&mut self, batch: footfall_schemas::tracker::Batch) -> Result<(), End> {
-        let early = self.wait_until.is_some_and(|until| Instant::now() < until);
-        let taken = self.node.take(&self.sender, batch);
-        match taken.limited {
-            Some(wait) => {
-                self.wait_until = Some(Instant::now() + wait);
-                if early {
-                    self.strike()?;
-                }
+                Poll::Ready(_) => return Err(End::Gone),
+                Poll::Pending => false,
             }
-            None if early => {}
-            None => {
-                self.wait_until = None;
-                self.flood_strikes = 0;
-            }
-        }
-        self.in_flight.push_back(taken);
-        Ok(())
-    }
-
-    /// A frame that is no batch counts like one event; over the limit it is a strike.
-    fn charge_frame(&mut self) -> Result<(), End> {
-        match self.node.limits.charge(&self.sender.limits, 1) {
-            Ok(()) => Ok(()),
-            Err(_) => self.strike(),
+        };
+        match end {
+            Some(end) => Err(end),
+            None => Ok(heard),
         }
     }
 
-    fn strike(&mut self) -> Result<(), End> {
-        self.flood_strikes += 1;
-        if self.flood_strikes > self.node.limits.settings().flood_strikes {
-            return Err(End::Close(close::POLICY, "flood: sent on although told to wait"));
+    fn wait_for_the_peer(&mut self) -> Result<(), End> {
+        let now = self.node().wheel.now();
+        let since = *self.stalled_at.get_or_insert(now);
+        if now >= since.after(self.node().config.timeouts.write()) {
+            // Its answers are in the ledger, and it will send again.
+            return Err(End::Gone);
+        }
+        // Not listening: pongs wait unread.
+        self.heard_at = now;
+        Ok(())
+    }
+
+    fn keep_alive(&mut self, out: &mut Vec<u8>) -> Result<(), End> {
+        let now = self.node().wheel.now();
+        let timeouts = &self.conversation.node.config.timeouts;
+        if !self.conversation.has_room() {
+            self.heard_at = now;
+        }
+        if now >= self.heard_at.after(timeouts.idle()) {
+            return Err(End::Close(close::AWAY, "idle"));
+        }
+        if !self.conversation.first_message && now >= self.opened_at.after(timeouts.first_message()) {
+            return Err(End::Close(close::AWAY, "no message in time"));
+        }
+        if now >= self.pinged_at.after(timeouts.ping()) {
+            self.pinged_at = now;
+            self.conversation.rest();
+            frame::write_ping(out);
         }
         Ok(())
     }
 
-    async fn malformed(&mut self, fault: &Fault, events: u64, text: &str) -> Result<(), End> {
-        self.node.refuse_whole(&self.sender.site, fault, events, text.as_bytes());
-        self.charge_frame()?;
-        self.send(&fault.frame()).await?;
-        self.malformed_in_a_row += 1;
-        if self.malformed_in_a_row >= self.node.limits.settings().malformed_strikes {
-            return Err(End::Close(close::POLICY, "malformed frames"));
+    /// When all is answered, or the grace period is over: the tracker is told when to come back.
+    fn say_bye(&self, out: &mut Vec<u8>) -> Result<(), End> {
+        if !self.conversation.is_settled() && self.node().wheel.now() < self.until {
+            return Ok(());
         }
-        Ok(())
+        let spread = self.node().config.reconnect_spread_ms;
+        let retry_ms = rand::rng().random_range(spread / 10..=spread);
+        say(out, &ServerFrame::Bye { retry_ms });
+        Err(End::Close(close::RESTART, "restarting"))
     }
 
     /// When something is due next: a ping, or an end.
-    fn deadline(&self) -> Instant {
-        let timeouts = &self.node.config.timeouts;
-        let due = (self.pinged_at + timeouts.ping()).min(self.heard_at + timeouts.idle());
-        if self.first_message { due } else { due.min(self.opened_at + timeouts.first_message()) }
+    fn deadline(&self) -> Tick {
+        let timeouts = &self.node().config.timeouts;
+        match (self.stage, self.stalled_at) {
+            (Stage::Closing | Stage::Lingering, _) => return self.until,
+            // A ping would only wait behind the rest.
+            (_, Some(since)) => return since.after(timeouts.write()),
+            _ => {}
+        }
+        let mut due = self.pinged_at.after(timeouts.ping()).min(self.heard_at.after(timeouts.idle()));
+        if !self.conversation.first_message {
+            due = due.min(self.opened_at.after(timeouts.first_message()));
+        }
+        if self.stage == Stage::Draining {
+            due = due.min(self.until);
+        }
+        due
     }
 
-    async fn keep_alive(&mut self, timer: std::pin::Pin<&mut Sleep>) -> Result<(), End> {
-        let timeouts = &self.node.config.timeouts;
-        let now = Instant::now();
-        if self.in_flight.len() >= self.most_in_flight() {
-            // Not listening: pongs wait unread.
-            self.heard_at = now;
-        }
-        if now >= self.heard_at + timeouts.idle() {
-            return Err(End::Close(close::AWAY, "idle"));
-        }
-        if !self.first_message && now >= self.opened_at + timeouts.first_message() {
-            return Err(End::Close(close::AWAY, "no message in time"));
-        }
-        if now >= self.pinged_at + timeouts.ping() {
-            self.pinged_at = now;
-            self.write(Message::Ping(Vec::new().into())).await?;
-        }
-        timer.reset(self.deadline());
-        Ok(())
-    }
-
-    /// Nothing more is read; what is in flight is answered, then the tracker is told when to come back.
-    async fn drain(&mut self) -> End {
-        let grace = Duration::from_millis(self.node.config.grace_period_ms);
-        let answered = timeout(grace, async {
-            while !self.in_flight.is_empty() {
-                let outcome = front(&mut self.in_flight).await;
-                self.answer(outcome).await?;
-            }
-            Ok(())
-        })
-        .await;
-        if let Ok(Err(end)) = answered {
-            return end;
-        }
-        let spread = self.node.config.reconnect_spread_ms;
-        let retry_ms = rand::rng().random_range(spread / 10..=spread);
-        match self.send(&ServerFrame::Bye { retry_ms }).await {
-            Ok(()) => End::Close(close::RESTART, "restarting"),
-            Err(end) => end,
-        }
-    }
-
-    async fn send(&mut self, frame: &ServerFrame) -> Result<(), End> {
-        let text = serde_json::to_string(frame).expect("plain fields with text keys always serialise");
-        self.write(Message::text(text)).await
-    }
-
-    /// A peer that does not read is let go: its answers are in the ledger, and it will send again.
-    async fn write(&mut self, message: Message) -> Result<(), End> {
-        match timeout(self.node.config.timeouts.write(), self.socket.send(message)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(End::Gone),
+    /// Only for a deadline before the one it is set to, or when that has come.
+    fn set_wheel(&mut self) {
+        let due = self.deadline();
+        let wheel = &self.conversation.node.wheel;
+        if let Some(key) = self.key.filter(|_| due < self.set_to || self.set_to <= wheel.now()) {
+            wheel.set(key, due);
+            self.set_to = due;
         }
     }
 }
 
-type Settled = Result<Outcome, tokio::sync::oneshot::error::RecvError>;
+impl Future for Connection {
+    type Output = ();
 
-/// The outcome of the batch in front. Pending for ever when there is none.
-async fn front(in_flight: &mut VecDeque<Taken>) -> Settled {
-    match in_flight.front_mut() {
-        Some(taken) => (&mut taken.outcome).await,
-        None => poll_fn(|_| std::task::Poll::Pending).await,
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        socket::turn(|scratch| this.turn(cx, scratch))
     }
 }
 
-/// Whether two acks can be one. Refusals are bounded by the batch, so that a frame is.
-fn continues(before: &Ack, ack: &Ack) -> bool {
-    before.stream == ack.stream
-        && before.upto.checked_add(1) == Some(ack.first)
-        && before.refused.len() + ack.refused.len() <= MAX_BATCH_EVENTS
-}
-
-/// Sends the close frame, then reads on for a moment: closing a socket with unread bytes resets it, and the peer would
-/// lose the frame.
-async fn close_socket(
-    mut socket: WebSocketStream<Transport>,
-    code: u16,
-    reason: &'static str,
-    write: Duration,
-) {
-    let frame = CloseFrame { code: CloseCode::from(code), reason: reason.into() };
-    let closed = timeout(write, socket.send(Message::Close(Some(frame)))).await;
-    if !matches!(closed, Ok(Ok(()))) {
-        return;
-    }
-    let mut stream = socket.into_inner();
-    let _ = timeout(LINGER, async {
-        stream.shutdown().await?;
-        let mut scratch = [0; 1024];
-        let mut left = LINGER_BYTES;
-        while left > 0 {
-            match stream.read(&mut scratch).await? {
-                0 => break,
-                count => left = left.saturating_sub(count),
-            }
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if let Some(key) = self.key {
+            self.node().wheel.leave(key);
         }
-        Ok::<_, std::io::Error>(())
-    })
-    .await;
+        self.node().metrics.sockets.add(-1, &[]);
+    }
 }

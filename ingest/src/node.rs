@@ -16,6 +16,7 @@ use crate::{
     metrics::Metrics,
     sites::{SiteState, Sites},
     visitor::VisitorKeys,
+    wheel::Wheel,
 };
 
 pub(crate) struct Node {
@@ -24,6 +25,8 @@ pub(crate) struct Node {
     pub(crate) sites: Sites,
     pub(crate) visitors: VisitorKeys,
     pub(crate) limits: Limits,
+    /// The deadlines of the sockets.
+    pub(crate) wheel: Arc<Wheel>,
     pub(crate) batcher: Batcher,
     pub(crate) dead_letters: DeadLetters,
     pub(crate) metrics: Arc<Metrics>,

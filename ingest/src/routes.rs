@@ -13,6 +13,7 @@ use crate::{
     assets,
     clock::now_ms,
     connection::Connection,
+    echo::Echo,
     fallback::{self, Query},
     intake::Sender,
     limits::Place,
@@ -50,6 +51,14 @@ pub(crate) struct PeerPlace {
     pub(crate) by_address: Option<Place>,
 }
 
+/// What a socket takes from the node's and its address's limits for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Held {
+    _permit: tokio::sync::OwnedSemaphorePermit,
+    _place: Option<Place>,
+    _peer: Peer,
+}
+
 pub(crate) fn routes(
     node: Arc<Node>,
 ) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + 'static {
@@ -70,6 +79,12 @@ pub(crate) fn routes(
         .and(peer)
         .and(warp::ext::optional::<OnUpgrade>())
         .map(open_socket);
+    let echo = warp::path!("ws-echo")
+        .and(warp::get())
+        .and(with_node.clone())
+        .and(headers)
+        .and(warp::ext::optional::<OnUpgrade>())
+        .and_then(echo_socket);
     let post = warp::path!("e")
         .and(warp::post())
         .and(with_node.clone())
@@ -104,6 +119,8 @@ pub(crate) fn routes(
         .and_then(demo_page);
 
     socket
+        .or(echo)
+        .unify()
         .or(post)
         .unify()
         .or(preflight)
@@ -147,15 +164,11 @@ fn open_socket(
         node.refuse_whole(&site, &fault, 1, b"");
         return refuse(StatusCode::FORBIDDEN, &fault);
     }
-    let answer =
-        upgrade::accept(&headers).and_then(|answer| Ok((answer, upgrade.ok_or(BadHandshake::NoUpgrade)?)));
-    let (answer, upgrade) = match answer {
+    let (answer, upgrade) = match shake_hands(&headers, upgrade) {
         Ok(both) => both,
-        Err(bad) => {
+        Err(refusal) => {
             node.metrics.denied("bad_handshake");
-            let mut response = plain(bad.status(), format!("{bad}\n"));
-            response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-            return response;
+            return *refusal;
         }
     };
     let address = client_of(&node, &peer, &headers);
@@ -184,21 +197,61 @@ fn open_socket(
     let sender = Sender { site, visitor, agent: Agent::parse(user_agent), limits };
     let tasks = node.tasks.clone();
     tasks.spawn(async move {
-        let _held = (permit, place, peer);
+        let held = Held { _permit: permit, _place: place, _peer: peer };
         match upgrade::socket(upgrade).await {
             Ok(socket) => {
-                node.metrics.sockets.add(1, &[]);
-                let metrics = Arc::clone(&node.metrics);
-                Box::pin(Connection::new(node, sender, socket).run()).await;
-                metrics.sockets.add(-1, &[]);
+                let tasks = node.tasks.clone();
+                // A task of its own: this one was as large as waiting for hyper is.
+                tasks.spawn(Connection::new(node, sender, socket, held));
             }
             Err(error) => debug!(%error, "a peer left during the upgrade"),
         }
     });
-    let mut response = Response::default();
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    *response.headers_mut() = answer;
-    response
+    answer
+}
+
+/// The 101 and what will become the socket, or the refusal.
+fn shake_hands(
+    headers: &HeaderMap,
+    upgrade: Option<OnUpgrade>,
+) -> Result<(Response, OnUpgrade), Box<Response>> {
+    let answer =
+        upgrade::accept(headers).and_then(|answer| Ok((answer, upgrade.ok_or(BadHandshake::NoUpgrade)?)));
+    match answer {
+        Ok((answer, upgrade)) => {
+            let mut response = Response::default();
+            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+            *response.headers_mut() = answer;
+            Ok((response, upgrade))
+        }
+        Err(bad) => {
+            let mut response = plain(bad.status(), format!("{bad}\n"));
+            response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+            Err(Box::new(response))
+        }
+    }
+}
+
+async fn echo_socket(
+    node: Arc<Node>,
+    headers: HeaderMap,
+    upgrade: Option<OnUpgrade>,
+) -> Result<Response, Rejection> {
+    if !node.config.echo {
+        return Err(warp::reject::not_found());
+    }
+    let (answer, upgrade) = match shake_hands(&headers, upgrade) {
+        Ok(both) => both,
+        Err(refusal) => return Ok(*refusal),
+    };
+    let tasks = node.tasks.clone();
+    tasks.spawn(async move {
+        if let Ok(socket) = upgrade::socket(upgrade).await {
+            // Echoes know no drain: they end with the node.
+            node.shutdown.run_until_cancelled(Echo::new(socket)).await;
+        }
+    });
+    Ok(answer)
 }
 
 fn readiness(node: &Node) -> Response {

@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 use crate::{
     batcher::Batcher, clock::now_ms, config::Config, dead_letter::DeadLetters, error::Error, limits::Limits,
-    listener, log::Log, metrics::Metrics, node::Node, sites::Sites, visitor::VisitorKeys,
+    listener, log::Log, metrics::Metrics, node::Node, sites::Sites, visitor::VisitorKeys, wheel::Wheel,
 };
 
 const REPORT: Duration = Duration::from_secs(1);
@@ -65,6 +65,7 @@ pub async fn run(listener: TcpListener, parts: Parts, shutdown: CancellationToke
         sites: Sites::new(parts.sites),
         visitors: VisitorKeys::derive(&parts.secret),
         limits: Limits::new(parts.config.limits.clone()),
+        wheel: Arc::new(Wheel::new()),
         batcher,
         dead_letters,
         metrics,
@@ -78,6 +79,7 @@ pub async fn run(listener: TcpListener, parts: Parts, shutdown: CancellationToke
     let address = listener.local_addr().map_err(Error::Listener)?;
     info!(node = %node.name, %address, "ingest serves");
 
+    let turning = tokio::spawn(Arc::clone(&node.wheel).run(node.shutdown.clone()));
     let packing = tokio::spawn(packer.run());
     let writing = tokio::spawn(write_dead_letters(letters, Arc::clone(&log)));
     let reporting = tokio::spawn(report(Arc::clone(&node), Arc::clone(&log)));
@@ -86,6 +88,7 @@ pub async fn run(listener: TcpListener, parts: Parts, shutdown: CancellationToke
     node.shutdown.cancel();
 
     drain(node, packing, writing, reporting, Arc::clone(&log)).await;
+    turning.abort();
     served.and(probing.await.unwrap_or(Ok(())))
 }
 

@@ -17,7 +17,7 @@ use crate::presence::Presence;
 #[derive(Debug)]
 pub(crate) struct SiteState {
     pub(crate) site: Site,
-    pub(crate) presence: Arc<Mutex<Presence>>,
+    presence: Mutex<Presence>,
     ledger: Mutex<IngestLedger>,
 }
 
@@ -51,7 +51,7 @@ impl Sites {
 
 impl SiteState {
     fn new(site: Site) -> Self {
-        Self { site, presence: Arc::default(), ledger: Mutex::default() }
+        Self { site, presence: Mutex::default(), ledger: Mutex::default() }
     }
 
     pub(crate) fn key(&self) -> &SiteId {
@@ -85,7 +85,7 @@ impl SiteState {
     }
 
     pub(crate) fn report(&self, node: &str, started_at: i64, at: i64, now: Instant) -> PresenceReport {
-        let census = self.presence.lock().unwrap_or_else(PoisonError::into_inner).census(now);
+        let census = self.presence().census(now);
         PresenceReport {
             node: node.to_owned(),
             started_at,
@@ -96,6 +96,11 @@ impl SiteState {
             pages: census.pages,
             ledger: self.ledger().clone(),
         }
+    }
+
+    /// A std Mutex: no await happens while it is held. Every change under it is whole, so a poisoned one is sound.
+    pub(crate) fn presence(&self) -> MutexGuard<'_, Presence> {
+        self.presence.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A std Mutex: no await happens while it is held. Counters are sound even after a panic.

@@ -1,24 +1,13 @@
 //! From an HTTP request to a WebSocket, by hand (RFC 6455 §4.2), so that a connection costs kilobytes and not a
 //! hundred of them.
 
-use footfall_schemas::tracker::{MAX_BATCH_BYTES, SUBPROTOCOL};
+use footfall_schemas::tracker::SUBPROTOCOL;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio_tungstenite::{
-    WebSocketStream,
-    tungstenite::{
-        handshake::derive_accept_key,
-        protocol::{Role, WebSocketConfig},
-    },
-};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use crate::transport::Transport;
-
-/// Allocated at once for every connection.
-const READ_BUFFER_BYTES: usize = 4 * 1024;
-/// A frame is written out when it is complete; an ack may name a refusal for each of 256 events.
-const MAX_WRITE_BUFFER_BYTES: usize = 512 * 1024;
+use crate::{socket::Socket, transport::Transport};
 
 /// What is wrong with a handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -78,27 +67,14 @@ fn lists(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool {
         .any(|value| value.trim().eq_ignore_ascii_case(token))
 }
 
-/// Waits until the 101 is written, then takes the socket out of hyper's hands and buffers.
-pub(crate) async fn socket(upgrade: OnUpgrade) -> Result<WebSocketStream<Transport>, hyper::Error> {
-    let upgraded: Upgraded = upgrade.await?;
-    let parts = upgraded
+/// Waits until the 101 is written, then takes the transport out of hyper's hands and buffers. A tracker may send its
+/// first frames with the handshake: what hyper has read of them comes along.
+pub(crate) async fn socket(upgrade: OnUpgrade) -> Result<Socket, hyper::Error> {
+    let parts = upgrade
+        .await?
         .downcast::<TokioIo<Transport>>()
         .expect("the listener serves nothing else than TokioIo<Transport>");
-    let config = WebSocketConfig::default()
-        .read_buffer_size(READ_BUFFER_BYTES)
-        .write_buffer_size(0)
-        .max_write_buffer_size(MAX_WRITE_BUFFER_BYTES)
-        .max_message_size(Some(MAX_BATCH_BYTES))
-        .max_frame_size(Some(MAX_BATCH_BYTES));
-    let stream = parts.io.into_inner();
-    // A tracker may send its first frames with the handshake: hyper has read them already.
-    let socket = if parts.read_buf.is_empty() {
-        WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await
-    } else {
-        WebSocketStream::from_partially_read(stream, parts.read_buf.to_vec(), Role::Server, Some(config))
-            .await
-    };
-    Ok(socket)
+    Ok(Socket::new(parts.io.into_inner(), parts.read_buf))
 }
 
 #[cfg(test)]
