@@ -122,7 +122,11 @@ impl Node {
         Taken::new(&batch, refused, outcome, span)
     }
 
-    pub(crate) fn receipt(&self, site: &Arc<SiteState>, tally: Tally) -> (Receipt, oneshot::Receiver<Outcome>) {
+    pub(crate) fn receipt(
+        &self,
+        site: &Arc<SiteState>,
+        tally: Tally,
+    ) -> (Receipt, oneshot::Receiver<Outcome>) {
         Receipt::new(Arc::clone(site), self.dead_letters.clone(), Arc::clone(&self.metrics), tally)
     }
 

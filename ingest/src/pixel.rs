@@ -114,8 +114,8 @@ fn whole(text: &str) -> Result<Batch, (Fault, u64)> {
     } else {
         let malformed = |_| fault(RejectReason::Malformed, "b: send a batch as JSON, or base64url of it");
         let bytes = BASE64URL.decode(text).map_err(malformed)?;
-        decoded = String::from_utf8(bytes)
-            .map_err(|_| fault(RejectReason::BadUtf8, "b: text is not UTF-8"))?;
+        decoded =
+            String::from_utf8(bytes).map_err(|_| fault(RejectReason::BadUtf8, "b: text is not UTF-8"))?;
         &decoded
     };
     if intake::tag(json).map_err(|fault| (fault, 1))? != ClientFrame::Batch {
@@ -151,14 +151,10 @@ fn single(query: Query, referer: Option<&str>) -> Result<Batch, Fault> {
             Fault::new(RejectReason::BadField, "id: send a UUID whose last 32 bits are no zero")
         })?,
         // Never sent a second time: nobody knows it.
-        None => EventId::new(
-            StreamId::from_parts(now_ms().unsigned_abs(), rand::random()),
-            Sequence::MIN,
-        ),
+        None => EventId::new(StreamId::from_parts(now_ms().unsigned_abs(), rand::random()), Sequence::MIN),
     };
-    let event = RawValue::from_string(json).map_err(|error| {
-        Fault::new(RejectReason::Malformed, format!("event: {error}; send valid text"))
-    })?;
+    let event = RawValue::from_string(json)
+        .map_err(|error| Fault::new(RejectReason::Malformed, format!("event: {error}; send valid text")))?;
     Ok(Batch {
         tag: ClientFrame::Batch,
         stream: id.stream,
@@ -191,7 +187,8 @@ mod tests {
 
     #[test]
     fn a_named_event_is_a_custom_one_with_its_properties() {
-        let query = "k=shop&u=https%3A%2F%2Fshop.example%2F&n=buy&p=%7B%22gift%22%3Atrue%7D&title=T&r=https://x/";
+        let query =
+            "k=shop&u=https%3A%2F%2Fshop.example%2F&n=buy&p=%7B%22gift%22%3Atrue%7D&title=T&r=https://x/";
         let custom = event(query, Some("https://shop.example/other"));
         assert_eq!((custom.k, custom.n.as_deref()), (EventKind::Custom, Some("buy")));
         assert_eq!((custom.u.as_str(), custom.t.as_deref()), ("https://shop.example/", Some("T")));
@@ -218,7 +215,11 @@ mod tests {
     }
 
     fn json(events: usize) -> String {
-        format!(r#"{{"t":"batch","stream":"{:024}","first":1,"sent":1,"events":[{}]}}"#, 1, vec!["1"; events].join(","))
+        format!(
+            r#"{{"t":"batch","stream":"{:024}","first":1,"sent":1,"events":[{}]}}"#,
+            1,
+            vec!["1"; events].join(",")
+        )
     }
 
     #[test]

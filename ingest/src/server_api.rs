@@ -1,7 +1,7 @@
 //! `POST /api/v1/events`: what a site's own servers send, signed with its secret. Each event is answered for itself,
 //! once Kafka has it.
 
-use std::{net::IpAddr, sync::Arc};
+use std::net::IpAddr;
 
 use bytes::{Buf, Bytes};
 use footfall_schemas::{
@@ -155,7 +155,8 @@ fn results(answer: &EventsAnswer) -> Response {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Some((reason, wait_ms)) = answer.first_retry() {
         headers.insert(header::RETRY_AFTER, wait_ms.div_ceil(1_000).into());
-        *response.status_mut() = StatusCode::from_u16(reason.status()).expect("the table holds statuses only");
+        *response.status_mut() =
+            StatusCode::from_u16(reason.status()).expect("the table holds statuses only");
     }
     response
 }

@@ -30,7 +30,7 @@ use crate::{
     intake::limited,
     limits::SenderLimits,
     node::Node,
-    receipt::{Outcome, Receipt, Retry, Tally},
+    receipt::{Outcome, Retry, Tally},
     sites::SiteState,
     validate::{self, Rejected},
 };
@@ -189,7 +189,10 @@ impl Node {
             return Ok(self.visitors.named(site, &name));
         }
         let Some(address) = text(fields, "ip")? else {
-            return reject(RejectReason::MissingField, "visitor: missing; send visitor, or ip and user_agent");
+            return reject(
+                RejectReason::MissingField,
+                "visitor: missing; send visitor, or ip and user_agent",
+            );
         };
         let address = address.parse().map_err(|_| Rejected {
             reason: RejectReason::BadField,

@@ -44,7 +44,8 @@ pub(crate) fn check(
     }
     // Compares in constant time.
     mac.verify_slice(&told).map_err(|_| {
-        let detail = "footfall-signature: does not fit; sign site, LF, timestamp, LF and the body as it is sent";
+        let detail =
+            "footfall-signature: does not fit; sign site, LF, timestamp, LF and the body as it is sent";
         Fault::new(RejectReason::BadSignature, detail)
     })
 }

@@ -314,11 +314,7 @@ mod tests {
         RejectReason::Malformed,
         "event"
     )]
-    #[case::name_nul(
-        r#"{"k":"custom","at":0,"u":"https://a/","n":"a\u0000"}"#,
-        RejectReason::BadField,
-        "n"
-    )]
+    #[case::name_nul(r#"{"k":"custom","at":0,"u":"https://a/","n":"a\u0000"}"#, RejectReason::BadField, "n")]
     #[case::no_name(r#"{"k":"custom","at":0,"u":"https://a/"}"#, RejectReason::MissingField, "n")]
     #[case::empty_name(r#"{"k":"custom","at":0,"u":"https://a/","n":""}"#, RejectReason::BadName, "n")]
     #[case::engagement_without_time(
