@@ -52,7 +52,8 @@ pub(crate) struct Taken {
 /// The frame's type, read on its own.
 pub(crate) fn tag(text: &str) -> Result<ClientFrame, Fault> {
     serde_json::from_str::<ClientTag>(text).map(|tagged| tagged.tag).map_err(|error| {
-        Fault::new(RejectReason::Malformed, format!("frame: {error}; send a JSON object with a text `t`"))
+        let detail = format!("frame: {error}; send a JSON object with a text `t`");
+        Fault::new(validate::unreadable(text), detail)
     })
 }
 
@@ -64,7 +65,7 @@ pub(crate) fn batch(text: &str) -> Result<Batch, (Fault, u64)> {
         return Err((Fault::new(RejectReason::TooLarge, detail), 1));
     }
     let batch: Batch = serde_json::from_str(text)
-        .map_err(|error| (Fault::new(RejectReason::Malformed, format!("batch: {error}")), 1))?;
+        .map_err(|error| (Fault::new(validate::unreadable(text), format!("batch: {error}")), 1))?;
     let events = batch.events.len() as u64;
     if batch.events.len() > MAX_BATCH_EVENTS {
         let detail = format!("batch: {events} events; send at most {MAX_BATCH_EVENTS}");
@@ -75,6 +76,12 @@ pub(crate) fn batch(text: &str) -> Result<Batch, (Fault, u64)> {
         return Err((Fault::new(RejectReason::BadSequence, detail), events));
     }
     Ok(batch)
+}
+
+/// Over a rate limit: come again after `wait`, within reason.
+pub(crate) fn limited(wait: Duration) -> Retry {
+    let after_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX).clamp(250, 60_000);
+    Retry { reason: RetryReason::RateLimited, after_ms }
 }
 
 impl Node {
@@ -92,12 +99,12 @@ impl Node {
         let (tally, refused, partition, lines) = match charged {
             Ok(_) => self.sift(sender, &batch, received_at),
             Err(over) => {
-                let wait_ms = u32::try_from(over.wait.as_millis()).unwrap_or(u32::MAX).clamp(250, 60_000);
+                let retry = limited(over.wait);
                 let tally = Tally { accepted: count, ..Tally::default() };
                 let (mut receipt, outcome) = self.receipt(site, tally);
                 receipt.trace(span);
-                receipt.settle(Err(Retry { reason: RetryReason::RateLimited, after_ms: wait_ms }));
-                let limited = Some(Duration::from_millis(wait_ms.into()));
+                receipt.settle(Err(retry));
+                let limited = Some(Duration::from_millis(retry.after_ms.into()));
                 return Taken { limited, ..Taken::new(&batch, Vec::new(), outcome) };
             }
         };
@@ -112,7 +119,11 @@ impl Node {
         Taken { slow, ..Taken::new(&batch, refused, outcome) }
     }
 
-    fn receipt(&self, site: &Arc<SiteState>, tally: Tally) -> (Receipt, oneshot::Receiver<Outcome>) {
+    pub(crate) fn receipt(
+        &self,
+        site: &Arc<SiteState>,
+        tally: Tally,
+    ) -> (Receipt, oneshot::Receiver<Outcome>) {
         Receipt::new(Arc::clone(site), self.dead_letters.clone(), Arc::clone(&self.metrics), tally)
     }
 
@@ -188,7 +199,7 @@ impl Taken {
         let lost = Err(Retry { reason: RetryReason::Draining, after_ms: 1_000 });
         let Self { stream, first, upto, refused, .. } = self;
         match outcome.unwrap_or(lost) {
-            Ok(()) => ServerFrame::Ack(Ack { stream, first, upto, refused, token: None }),
+            Ok(()) => ServerFrame::Ack(Ack { stream, first, upto, refused, token: None, settings: None }),
             Err(Retry { reason, after_ms }) => {
                 ServerFrame::Nack(Nack { stream, first, upto, reason, retry_ms: after_ms })
             }
@@ -217,6 +228,10 @@ mod tests {
     #[case::no_stream(r#"{"t":"batch","first":1,"sent":1,"events":[]}"#.into(), RejectReason::Malformed, 1)]
     #[case::sequence_overflow(format!(r#"{{"t":"batch","stream":"{:024}","first":4294967295,"sent":1,"events":[1]}}"#, 1), RejectReason::BadSequence, 1)]
     #[case::too_many(format!(r#"{{"t":"batch","stream":"{:024}","first":1,"sent":1,"events":[{}]}}"#, 1, vec!["1"; 257].join(",")), RejectReason::TooLarge, 257)]
+    #[case::depth_bomb(format!(r#"{{"t":"batch","stream":"{:024}","first":1,"sent":{}1"#, 1, "[".repeat(9_999)), RejectReason::TooDeep, 1)]
+    #[case::first_nan(r#"{"t":"batch","stream":"000000000000000000000001","first":NaN,"sent":1,"events":[]}"#.into(), RejectReason::Malformed, 1)]
+    #[case::first_1e400(r#"{"t":"batch","stream":"000000000000000000000001","first":1e400,"sent":1,"events":[]}"#.into(), RejectReason::Malformed, 1)]
+    #[case::twice(r#"{"t":"batch","stream":"000000000000000000000001","first":1,"first":2,"sent":1,"events":[]}"#.into(), RejectReason::Malformed, 1)]
     #[case::too_long(format!("{{{}}}", " ".repeat(MAX_BATCH_BYTES)), RejectReason::TooLarge, 1)]
     fn a_bad_batch_is_refused_whole(#[case] text: String, #[case] reason: RejectReason, #[case] events: u64) {
         let (fault, counted) = batch(&text).unwrap_err();

@@ -2,7 +2,6 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use footfall_schemas::tracker::ServerFrame;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use hyper::upgrade::OnUpgrade;
 use tracing::debug;
@@ -19,7 +18,10 @@ use crate::{
     network::client_address,
     node::Node,
     peer::Peer,
+    pixel,
     place::Denied,
+    reply::Reply,
+    server_api::ServerApi,
     upgrade::{self, BadHandshake},
 };
 
@@ -66,6 +68,30 @@ pub(crate) fn routes(
     let preflight = warp::path!("e").and(warp::options()).and(with_node.clone()).and(query).and(headers).map(
         |node: Arc<Node>, query: Query, headers: HeaderMap| fallback::preflight(&node, &query, &headers),
     );
+    let pixel = warp::path!("e.gif")
+        .and(warp::get())
+        .and(with_node.clone())
+        .and(warp::query::raw().or(warp::any().map(String::new)).unify())
+        .and(headers)
+        .and(peer)
+        .then(|node: Arc<Node>, query: String, headers: HeaderMap, peer: Peer| async move {
+            let address = client_of(&node, &peer, &headers);
+            pixel::get(&node, &query, &headers, address).await
+        });
+    let api = Arc::new(ServerApi::new());
+    let from_servers = warp::path!("api" / "v1" / "events")
+        .and(warp::post())
+        .and(with_node.clone())
+        .and(headers)
+        .and(peer)
+        .and(warp::body::stream())
+        .then(move |node: Arc<Node>, headers: HeaderMap, peer: Peer, body| {
+            let api = Arc::clone(&api);
+            async move {
+                let address = client_of(&node, &peer, &headers);
+                api.post(&node, &headers, address, body).await
+            }
+        });
     let tag: Arc<str> = assets::script_tag().into();
     let script = warp::path!("f.js")
         .and(warp::get().or(warp::head()).unify())
@@ -89,6 +115,10 @@ pub(crate) fn routes(
         .or(post)
         .unify()
         .or(preflight)
+        .unify()
+        .or(pixel)
+        .unify()
+        .or(from_servers)
         .unify()
         .or(script)
         .unify()
@@ -115,19 +145,19 @@ fn open_socket(
     peer: Peer,
     upgrade: Option<OnUpgrade>,
 ) -> Response {
-    let refuse = |status, fault: &crate::node::Fault| {
+    let refuse = |fault: &crate::node::Fault| {
         node.metrics.denied(fault.reason.as_str());
-        answer_json(status, &fault.frame())
+        Reply::from(fault).json()
     };
     let Some(site) = node.sites.get(&query.k).cloned() else {
         let fault = fallback::unknown_site(&query.k);
         node.refuse_stranger(&query.k, &fault, b"");
-        return refuse(StatusCode::NOT_FOUND, &fault);
+        return refuse(&fault);
     };
     if let Some(origin) = origin_of(&headers).filter(|origin| !site.site.allows(origin)) {
         let fault = fallback::origin_denied(origin);
         node.refuse_whole(&site, &fault, 1, b"");
-        return refuse(StatusCode::FORBIDDEN, &fault);
+        return refuse(&fault);
     }
     let (answer, upgrade) = match shake_hands(&headers, upgrade) {
         Ok(both) => both,
@@ -271,17 +301,6 @@ pub(crate) fn origin_of(headers: &HeaderMap) -> Option<&str> {
 pub(crate) fn user_agent(headers: &HeaderMap) -> &str {
     let text = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     &text[..text.floor_char_boundary(MAX_USER_AGENT_BYTES)]
-}
-
-pub(crate) fn answer_json(status: StatusCode, frame: &ServerFrame) -> Response {
-    let body = serde_json::to_string(frame).expect("plain fields with text keys always serialise");
-    let mut response = Response::new(body.into());
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    response
 }
 
 fn plain(status: StatusCode, text: String) -> Response {
