@@ -121,7 +121,7 @@ async fn take(
         site: std::sync::Arc::clone(site),
         visitor,
         agent: Agent::parse(user_agent),
-        limits: node.limits.sender(address, false),
+        limits: node.limits.sender(address),
     };
     let mut taken = node.take(&sender, batch);
     let outcome = (&mut taken.outcome).await;
