@@ -1,6 +1,6 @@
 //! `[ingest]`: every field has a default that suits one machine.
 
-use std::{num::NonZeroU32, time::Duration};
+use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 
 use footfall_schemas::tracker::MAX_BATCH_EVENTS;
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,7 @@ pub struct Config {
     pub timeouts: Timeouts,
     pub limits: Limits,
     pub batcher: BatcherConfig,
+    pub geography: GeographyConfig,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -94,6 +95,16 @@ pub struct BatcherConfig {
     pub start_timeout_ms: u64,
 }
 
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GeographyConfig {
+    /// A MaxMind database (`.mmdb`) of countries or cities. Without one, the country is that of the browser's time zone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub database: Option<PathBuf>,
+    /// How often to look whether the file has changed.
+    pub check_ms: u64,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -106,6 +117,7 @@ impl Default for Config {
             timeouts: Timeouts::default(),
             limits: Limits::default(),
             batcher: BatcherConfig::default(),
+            geography: GeographyConfig::default(),
         }
     }
 }
@@ -139,6 +151,12 @@ impl Default for Limits {
             malformed_strikes: 5,
             dead_letters_per_site: Rate::new(50, 1_000),
         }
+    }
+}
+
+impl Default for GeographyConfig {
+    fn default() -> Self {
+        Self { database: None, check_ms: 60_000 }
     }
 }
 
@@ -196,6 +214,7 @@ impl Config {
                 "must hold a whole batch (256 events), or such a batch could never be taken",
             )?;
         }
+        require(self.geography.check_ms > 0, "geography.check_ms", "must be at least 1")?;
         require(limits.batches_in_flight > 0, "limits.batches_in_flight", "must be at least 1")?;
         require(self.batcher.queue > 0, "batcher.queue", "must be at least 1")?;
         require(

@@ -19,10 +19,12 @@ use tokio::{sync::oneshot::error::RecvError, time::Instant};
 
 use crate::{
     clock::now_ms,
+    enrich::page,
     frame::{self, Heard},
     intake::{self, Sender, Taken},
     node::{Fault, Node},
     presence::TabId,
+    raw::RawBatch,
     receipt::{Outcome, Retry},
     wheel::Tick,
 };
@@ -181,7 +183,8 @@ impl Conversation {
                     self.charge_frame()?;
                     if let Some(tab) = self.tab {
                         let visitor = self.sender.visitor;
-                        self.sender.site.presence().show(visitor, tab, &here.path, here.visible);
+                        let path = page::shown(&self.sender.site.site, &here.path);
+                        self.sender.site.presence().show(visitor, tab, path, here.visible);
                     }
                     Ok(())
                 }
@@ -195,7 +198,7 @@ impl Conversation {
         }
     }
 
-    fn take(&mut self, batch: footfall_schemas::tracker::Batch) -> Result<(), End> {
+    fn take(&mut self, batch: RawBatch<'_>) -> Result<(), End> {
         let now = self.node.wheel.now();
         let early = self.wait_until.is_some_and(|until| now < until);
         let taken = self.node.take(&self.sender, batch);

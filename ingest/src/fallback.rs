@@ -6,7 +6,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use footfall_schemas::{
     RejectReason,
     refusal::RetryReason,
-    tracker::{Batch, ClientFrame, MAX_BATCH_BYTES, ServerFrame},
+    tracker::{ClientFrame, MAX_BATCH_BYTES, ServerFrame},
 };
 use futures_util::{Stream, StreamExt as _};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -14,11 +14,10 @@ use tokio::time::timeout;
 use warp::reply::Response;
 
 use crate::{
-    agent::Agent,
     clock::now_ms,
     intake::{self, Sender},
     node::{Fault, Node},
-    routes::{answer_json, origin_of, user_agent},
+    routes::{agent_of, answer_json, origin_of, user_agent},
     sites::SiteState,
 };
 
@@ -106,7 +105,7 @@ async fn take(
         }
         Err(fault) => Err((fault, 1)),
     };
-    let mut batch: Batch = match batch {
+    let mut batch = match batch {
         Ok(batch) => batch,
         Err((fault, events)) => return refuse(node, site, &fault, events, text.as_bytes()),
     };
@@ -120,7 +119,8 @@ async fn take(
     let sender = Sender {
         site: std::sync::Arc::clone(site),
         visitor,
-        agent: Agent::parse(user_agent),
+        agent: agent_of(headers),
+        location: node.geography.locate(address),
         limits: node.limits.sender(address, false),
     };
     let mut taken = node.take(&sender, batch);

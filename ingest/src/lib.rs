@@ -5,14 +5,13 @@
 //! [`intake`]: limit → visitor → [`validate`] → [`enrich`] → [`batcher`] → [`log`]. The delivery report settles the
 //! batch's [`receipt`], and only then is there an ack.
 
-mod agent;
 mod assets;
 mod batcher;
-mod channel;
 mod clock;
 pub mod config;
 mod connection;
 mod conversation;
+mod cut;
 mod dead_letter;
 mod echo;
 mod engine;
@@ -23,23 +22,26 @@ pub mod frame;
 mod intake;
 mod ledger;
 mod limits;
+mod line;
 mod listener;
 mod log;
 mod metrics;
 pub mod network;
 mod node;
 mod presence;
+pub mod raw;
 mod receipt;
 mod routes;
 mod run;
+pub mod sift;
 mod sites;
 mod socket;
 mod transport;
 mod upgrade;
 pub mod validate;
 pub mod visitor;
+pub mod web_url;
 mod wheel;
-mod zones;
 
 pub use config::Config;
 pub use error::Error;

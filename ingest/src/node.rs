@@ -11,6 +11,7 @@ use crate::{
     config::Config,
     dead_letter,
     dead_letter::DeadLetters,
+    enrich::{geography::Geography, steps::Steps},
     limits::Limits,
     log::Health,
     metrics::Metrics,
@@ -24,6 +25,8 @@ pub(crate) struct Node {
     pub(crate) config: Config,
     pub(crate) sites: Sites,
     pub(crate) visitors: VisitorKeys,
+    pub(crate) geography: Arc<Geography>,
+    pub(crate) steps: Arc<Steps>,
     pub(crate) limits: Limits,
     /// The deadlines of the sockets.
     pub(crate) wheel: Arc<Wheel>,

@@ -19,8 +19,20 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
 use crate::{
-    batcher::Batcher, clock::now_ms, config::Config, dead_letter::DeadLetters, error::Error, limits::Limits,
-    listener, log::Log, metrics::Metrics, node::Node, sites::Sites, visitor::VisitorKeys, wheel::Wheel,
+    batcher::Batcher,
+    clock::now_ms,
+    config::{Config, GeographyConfig},
+    dead_letter::DeadLetters,
+    enrich::geography::Geography,
+    error::Error,
+    limits::Limits,
+    listener,
+    log::Log,
+    metrics::Metrics,
+    node::Node,
+    sites::Sites,
+    visitor::VisitorKeys,
+    wheel::Wheel,
 };
 
 const REPORT: Duration = Duration::from_secs(1);
@@ -60,6 +72,7 @@ pub async fn run(listener: TcpListener, parts: Parts, shutdown: CancellationToke
         Err(_) if shutdown.is_cancelled() => return Ok(()),
         connected => connected?,
     };
+    let geography = open_geography(&parts.config.geography).await?;
     let (batcher, packer) = Batcher::new(&parts.config.batcher, Arc::clone(&log), Arc::clone(&metrics));
     let (dead_letters, letters) =
         DeadLetters::new(&parts.sites, parts.config.limits.dead_letters_per_site, Arc::clone(&metrics));
@@ -69,6 +82,8 @@ pub async fn run(listener: TcpListener, parts: Parts, shutdown: CancellationToke
         name: parts.node,
         sites,
         visitors: VisitorKeys::derive(&parts.secret),
+        geography: Arc::clone(&geography),
+        steps: Arc::default(),
         limits: Limits::new(parts.config.limits.clone()),
         wheel: Arc::new(Wheel::new()),
         batcher,
@@ -85,6 +100,11 @@ pub async fn run(listener: TcpListener, parts: Parts, shutdown: CancellationToke
     info!(node = %node.name, %address, "ingest serves");
 
     let turning = tokio::spawn(Arc::clone(&node.wheel).run(node.shutdown.clone()));
+    node.steps.observe(&opentelemetry::global::meter("footfall.ingest"));
+    if geography.is_configured() {
+        let every = Duration::from_millis(node.config.geography.check_ms);
+        node.tasks.spawn(watch_geography(geography, every, node.shutdown.clone()));
+    }
     let packing = tokio::spawn(packer.run());
     let writing = tokio::spawn(write_dead_letters(letters, Arc::clone(&log)));
     let reporting = tokio::spawn(report(Arc::clone(&node), Arc::clone(&log)));
@@ -106,6 +126,30 @@ async fn connect(
     let (metrics, shutdown) = (Arc::clone(metrics), shutdown.clone());
     let log = spawn_blocking(move || Log::connect(&kafka, &config, metrics, &shutdown));
     Ok(Arc::new(log.await.expect("connecting does not panic and is not aborted")?))
+}
+
+async fn open_geography(config: &GeographyConfig) -> Result<Arc<Geography>, Error> {
+    let path = config.database.clone();
+    let opened = spawn_blocking(move || Geography::open(path)).await;
+    Ok(Arc::new(opened.expect("reading does not panic and is not aborted")?))
+}
+
+/// Follows the database file: whoever updates it need not restart anything.
+async fn watch_geography(geography: Arc<Geography>, every: Duration, shutdown: CancellationToken) {
+    let mut ticks = interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let reading = Arc::clone(&geography);
+        match spawn_blocking(move || reading.refresh()).await {
+            Ok(Ok(true)) => info!("the geography database was read again"),
+            Ok(Err(error)) => warn!(%error, "the geography database cannot be read; the one before stays"),
+            Ok(Ok(false)) | Err(_) => {}
+        }
+    }
 }
 
 /// In the order of the flow, each step with its deadline: sockets, batcher, dead letters, log.

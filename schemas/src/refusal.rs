@@ -49,6 +49,8 @@ reasons! {
     BadName = "bad_name",
     /// More properties than allowed, or one too long.
     BadProps = "bad_props",
+    /// The site's `path_rules` say that events of this page are not to be counted. Not kept as a dead letter either.
+    IgnoredPath = "ignored_path",
     /// A record on Kafka that the aggregator cannot read.
     PoisonRecord = "poison_record",
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use crate::SiteId;
+use crate::{SiteId, page_rules::PathRule};
 
 /// `[[sites]]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +14,12 @@ pub struct Site {
     pub name: String,
     /// Pages with another `Origin` are refused. That is pollution control, no security: a script can claim any origin.
     pub origins: Vec<OriginPattern>,
+    /// Query parameters that belong to a page: kept, in order of their names, with its path (`/search?q=lamp`). All
+    /// others are dropped.
+    #[serde(default)]
+    pub query_allowlist: Vec<String>,
+    #[serde(default)]
+    pub path_rules: Vec<PathRule>,
 }
 
 /// `https://example.com`, `https://*.example.com` (subdomains only), `http://localhost:*` (any port) or `*` (any).
@@ -39,6 +45,11 @@ enum Port {
 pub struct InvalidOrigin(String);
 
 impl Site {
+    /// With the defaults of everything else.
+    pub fn new(key: SiteId, origins: Vec<OriginPattern>) -> Self {
+        Self { key, name: String::new(), origins, query_allowlist: Vec::new(), path_rules: Vec::new() }
+    }
+
     pub fn allows(&self, origin: &str) -> bool {
         self.origins.iter().any(|pattern| pattern.matches(origin))
     }

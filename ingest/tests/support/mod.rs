@@ -156,7 +156,14 @@ pub fn sites() -> Vec<Site> {
     let origins = vec![OriginPattern::try_from("https://shop.example").unwrap()];
     ["shop", "blog"]
         .into_iter()
-        .map(|key| Site { key: key.try_into().unwrap(), name: String::new(), origins: origins.clone() })
+        .map(|key| Site {
+            query_allowlist: vec!["q".to_owned()],
+            path_rules: vec![
+                serde_json::from_value(json!({"match": "/private/**", "drop": true})).unwrap(),
+                serde_json::from_value(json!({"match": "/order/*", "replace": "/order/:id"})).unwrap(),
+            ],
+            ..Site::new(key.try_into().unwrap(), origins.clone())
+        })
         .collect()
 }
 
