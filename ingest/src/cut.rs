@@ -13,6 +13,9 @@ use crate::raw::{RawBatch, RawEvent, RawProp, RawProps, Text};
 /// What every batch of the tracker begins with.
 pub(crate) const BEGIN: &str = r#"{"t":"batch","#;
 
+/// What an event takes, as a first guess.
+const EVENT_BYTES: usize = 192;
+
 /// None for anything unusual, errors included.
 pub(crate) fn batch(text: &str) -> Option<RawBatch<'_>> {
     let mut cut = Cut { text, at: BEGIN.len() };
@@ -31,6 +34,7 @@ pub(crate) fn batch(text: &str) -> Option<RawBatch<'_>> {
         }
         cut.byte(b',')?;
     }
+    let guess = (1 + cut.rest().len() / EVENT_BYTES).min(MAX_BATCH_EVENTS);
     let mut batch = RawBatch {
         tag: ClientFrame::Batch,
         stream: stream?,
@@ -39,8 +43,8 @@ pub(crate) fn batch(text: &str) -> Option<RawBatch<'_>> {
         token,
         ctx: ctx.unwrap_or_default(),
         evicted: evicted.unwrap_or_default(),
-        events: Vec::with_capacity(16),
-        read: Vec::with_capacity(16),
+        events: Vec::with_capacity(guess),
+        read: Vec::with_capacity(guess),
     };
     cut.events(&mut batch)?;
     (cut.rest() == "}").then_some(batch)

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::{config::InvalidConfig, enrich::geography::BadDatabase};
+use crate::{config::InvalidConfig, enrich::geography::BadDatabase, tls::TlsError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -26,6 +26,10 @@ pub enum Error {
     KafkaFatal { code: String, reason: String },
     #[error("[ingest.geography] database = {0}; correct the path, or leave it out")]
     Geography(#[from] BadDatabase),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("[ingest] TLS does not start: {0}")]
+    TlsSettings(#[source] tokio_rustls::rustls::Error),
     #[error("[ingest] listener: {0}")]
     Listener(#[source] io::Error),
 }

@@ -121,7 +121,7 @@ async fn take(
         visitor,
         agent: agent_of(headers),
         location: node.geography.locate(address),
-        limits: node.limits.sender(address, false),
+        limits: node.limits.sender(address),
     };
     let mut taken = node.take(&sender, batch);
     let outcome = (&mut taken.outcome).await;

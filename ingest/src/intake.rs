@@ -9,7 +9,6 @@ use footfall_schemas::{
     tracker::{Ack, ClientFrame, ClientTag, MAX_BATCH_BYTES, MAX_BATCH_EVENTS, Nack, Refusal, ServerFrame},
 };
 use tokio::sync::oneshot;
-use tracing::{Span, info_span};
 
 use crate::{
     batcher::Contribution,
@@ -18,6 +17,7 @@ use crate::{
     enrich::{agent::Agent, geography::Location, steps::Did},
     limits::SenderLimits,
     node::{Fault, Node},
+    rates::Pressure,
     raw::RawBatch,
     receipt::{Outcome, Receipt, Retry, Tally},
     sift::{Sent, sift},
@@ -45,8 +45,8 @@ pub(crate) struct Taken {
     pub(crate) outcome: oneshot::Receiver<Outcome>,
     /// Over a rate limit: not taken, and this long to wait.
     pub(crate) limited: Option<Duration>,
-    /// Ends with the batch.
-    _span: Span,
+    /// Taken, but a rate limit is near: the sender should gather more before it sends.
+    pub(crate) slow: bool,
 }
 
 /// The frame's type, read on its own.
@@ -87,34 +87,33 @@ impl Node {
         let received_at = now_ms();
         let site = &sender.site;
         let count = batch.events.len() as u64;
-        let key = site.key().as_str();
-        let span =
-            info_span!("batch", site = key, stream = %batch.stream, first = batch.first, events = count);
-        let entered = span.enter();
+        let span = self.sampling.batch(site.key(), &batch);
         site.ledger.received(count);
 
-        let (tally, refused, partition, lines) = match self.limits.charge(&sender.limits, batch.events.len())
-        {
-            Ok(()) => self.sift(sender, &batch, received_at),
+        let bytes = batch.events.iter().map(|event| event.len()).sum();
+        let charged = self.limits.charge(&sender.limits, &site.limits, batch.events.len(), bytes);
+        let slow = charged == Ok(Pressure::High);
+        let (tally, refused, partition, lines) = match charged {
+            Ok(_) => self.sift(sender, &batch, received_at),
             Err(over) => {
                 let wait_ms = u32::try_from(over.wait.as_millis()).unwrap_or(u32::MAX).clamp(250, 60_000);
                 let tally = Tally { accepted: count, ..Tally::default() };
-                let (receipt, outcome) = self.receipt(site, tally);
+                let (mut receipt, outcome) = self.receipt(site, tally);
+                receipt.trace(span);
                 receipt.settle(Err(Retry { reason: RetryReason::RateLimited, after_ms: wait_ms }));
-                drop(entered);
                 let limited = Some(Duration::from_millis(wait_ms.into()));
-                return Taken { limited, ..Taken::new(&batch, Vec::new(), outcome, span) };
+                return Taken { limited, ..Taken::new(&batch, Vec::new(), outcome) };
             }
         };
         let events = tally.accepted as usize;
-        let (receipt, outcome) = self.receipt(site, tally);
+        let (mut receipt, outcome) = self.receipt(site, tally);
+        receipt.trace(span);
         if events == 0 {
             receipt.settle(Ok(()));
         } else {
             self.batcher.offer(Contribution { partition, lines, events, receipt });
         }
-        drop(entered);
-        Taken::new(&batch, refused, outcome, span)
+        Taken { slow, ..Taken::new(&batch, refused, outcome) }
     }
 
     fn receipt(&self, site: &Arc<SiteState>, tally: Tally) -> (Receipt, oneshot::Receiver<Outcome>) {
@@ -168,17 +167,12 @@ impl Node {
 }
 
 impl Taken {
-    fn new(
-        batch: &RawBatch<'_>,
-        refused: Vec<Refusal>,
-        outcome: oneshot::Receiver<Outcome>,
-        span: Span,
-    ) -> Self {
+    fn new(batch: &RawBatch<'_>, refused: Vec<Refusal>, outcome: oneshot::Receiver<Outcome>) -> Self {
         let count = batch.events.len() as u32;
         // Without events there is nothing to settle: `upto` stands one below `first`.
         let first = if count == 0 { batch.first.max(1) } else { batch.first };
         let upto = first.saturating_add(count) - 1;
-        Self { stream: batch.stream, first, upto, refused, outcome, limited: None, _span: span }
+        Self { stream: batch.stream, first, upto, refused, outcome, limited: None, slow: false }
     }
 
     /// The answer to the batch. A receipt that was lost settles nothing: come again.

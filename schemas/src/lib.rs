@@ -19,6 +19,7 @@ pub mod rows;
 pub mod site;
 pub mod time;
 pub mod topics;
+pub mod trace;
 pub mod tracker;
 pub mod viewer;
 

@@ -63,7 +63,7 @@ class Node:
 
     def __init__(self, broker, directory, settings="", listen=""):
         self.port = free_port()
-        self.directory = directory
+        self.draining = False
         config = directory / "node.toml"
         config.write_text(
             f'node = "edge"\nsecret = "{"ab" * 32}"\n'
@@ -88,12 +88,13 @@ class Node:
         return urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=DEADLINE)
 
     def terminate(self):
-        """Asks the node to drain, and does not wait."""
-        self.process.send_signal(signal.SIGTERM)
+        """Asks the node to drain, once and without waiting: a second signal would end it at once."""
+        if not self.draining:
+            self.draining = True
+            self.process.send_signal(signal.SIGTERM)
 
     def stop(self):
-        if self.process.poll() is None:
-            self.terminate()
+        self.terminate()
         assert self.process.wait(timeout=DEADLINE) == 0, self.log.read_text()
 
 

@@ -12,7 +12,7 @@ import pathlib
 from kosoku import FailureError, run_fuzzingclient
 
 RESULTS = pathlib.Path(__file__).with_name("results.json")
-WITHOUT_COMPRESSION = [f"{part}.*" for part in range(1, 11)]
+COMPRESSION = ["12.*", "13.*"]
 # The largest cases echo 16 MiB in small frames; side by side they fit into the suite's time.
 AT_ONCE = 4
 CONFORMING = {"OK", "NON-STRICT", "INFORMATIONAL"}
@@ -20,7 +20,7 @@ CONFORMING = {"OK", "NON-STRICT", "INFORMATIONAL"}
 
 def run_cases(url):
     try:
-        return asyncio.run(run_fuzzingclient(url, WITHOUT_COMPRESSION, concurrency=AT_ONCE))
+        return asyncio.run(run_fuzzingclient(url, None, COMPRESSION, concurrency=AT_ONCE))
     except FailureError as failure:
         return failure.results
 

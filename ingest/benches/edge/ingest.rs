@@ -22,9 +22,6 @@ pub struct Args {
     /// Idle connections whose memory is measured
     #[arg(long, default_value_t = 15_000)]
     idle: u32,
-    /// Connections that send
-    #[arg(long, default_value_t = 2_000)]
-    senders: u32,
     /// Seconds of each measurement
     #[arg(long, default_value_t = 10)]
     seconds: u64,
@@ -32,13 +29,30 @@ pub struct Args {
 
 const WARM_UP_MS: u64 = 3_000;
 const SHAPES: [u32; 2] = [1, 16];
+
+/// How the connections send.
+#[derive(Debug, Clone, Copy)]
+struct Load {
+    name: &'static str,
+    connections: u32,
+    /// Batches of a connection without an ack.
+    window: usize,
+}
+
+/// Every batch costs the node a read and a write of its own.
+const FULL: Load = Load { name: "full", connections: 2_000, window: 1 };
+/// As much as a connection may have under way: batches and acks share reads and writes.
+const BUSY: Load = Load { name: "busy", connections: 200, window: 8 };
+/// Half of what the full load brought, evenly.
+const HALF: Load = Load { name: "half", connections: 2_000, window: 8 };
+
 /// Lines of the table of symbols.
 const SYMBOLS: usize = 25;
 
 /// One load: what the client saw, and what each process spent.
 struct Run {
     shape: u32,
-    load: &'static str,
+    load: Load,
     measured: Measured,
     node: Cpu,
     broker: Cpu,
@@ -60,13 +74,14 @@ pub fn run(args: &Args) {
     let mut runs = Vec::new();
     let mut profiles = Vec::new();
     for shape in SHAPES {
-        let (full, profile) = load(&node, &broker, args, shape, None, Some(scratch));
+        let (full, profile) = run_load(&node, &broker, args, shape, FULL, None, Some(scratch));
         let half = full.measured.frames as f64 / full.measured.seconds / 2.0;
         runs.push(full);
         profiles.push(profile);
-        runs.push(load(&node, &broker, args, shape, Some(half), None).0);
+        runs.push(run_load(&node, &broker, args, shape, BUSY, None, None).0);
+        runs.push(run_load(&node, &broker, args, shape, HALF, Some(half), None).0);
     }
-    report::write(results, "CPU by event, and time from frame to ack", &loads(&runs, args));
+    report::write(results, "CPU by event, and time from frame to ack", &loads(&runs));
     for (shape, profile) in SHAPES.into_iter().zip(profiles) {
         let Some(profile) = profile else { continue };
         report::write(results, &format!("Where the time goes at {shape} a frame"), &shares(&profile));
@@ -124,17 +139,19 @@ fn settled(node: &Node, sockets: u32) -> f64 {
     before
 }
 
-fn load(
+fn run_load(
     node: &Node,
     broker: &Broker,
     args: &Args,
     shape: u32,
+    load: Load,
     rate: Option<f64>,
     profiled: Option<&Path>,
 ) -> (Run, Option<Profile>) {
     let mut options = vec![
         ("server", node.address.to_string()),
-        ("connections", args.senders.to_string()),
+        ("connections", load.connections.to_string()),
+        ("window", load.window.to_string()),
         ("events-per-frame", shape.to_string()),
         ("warm-up-ms", WARM_UP_MS.to_string()),
         ("measure-ms", (args.seconds * 1_000).to_string()),
@@ -146,7 +163,7 @@ fn load(
     let Said::Measured(measured) = client.hear() else { panic!("measured before it was said to be") };
     let run = Run {
         shape,
-        load: if rate.is_some() { "half" } else { "full" },
+        load,
         measured,
         node: node.cpu().since(before.0),
         broker: broker.cpu().since(before.1),
@@ -167,13 +184,13 @@ fn load(
     (run, profile)
 }
 
-fn loads(runs: &[Run], args: &Args) -> String {
+fn loads(runs: &[Run]) -> String {
     let cpu = runs.iter().map(|run| {
         let millions = run.measured.events as f64 / 1e6;
         let each = |cpu: Cpu| format!("{:.2}", cpu.total() / millions);
         [
             run.shape.to_string(),
-            run.load.to_owned(),
+            run.load.name.to_owned(),
             format!("{:.0}", run.measured.events as f64 / run.measured.seconds),
             each(run.node),
             format!("{:.2}", run.node.user / millions),
@@ -188,7 +205,7 @@ fn loads(runs: &[Run], args: &Args) -> String {
         let Measured { ack_p50_ms, ack_p99_ms, ack_max_ms, late_p99_ms, .. } = run.measured;
         [
             run.shape.to_string(),
-            run.load.to_owned(),
+            run.load.name.to_owned(),
             ms(ack_p50_ms),
             ms(ack_p99_ms),
             ms(ack_max_ms),
@@ -197,12 +214,16 @@ fn loads(runs: &[Run], args: &Args) -> String {
     });
     let acks: Vec<_> = acks.collect();
     format!(
-        "{} connections of as many addresses; {} bytes an event; validated, enriched, limited by connection and \
-         address, written to Kafka with acks=all and synced to disk. Full load: each connection sends its next frame \
-         when the last is acked. Half load: half of that rate, evenly. Node, broker and client share the cores.\n\n\
+        "{} bytes an event; every connection has an address of its own. Validated, enriched, limited by connection and \
+         address, written to Kafka with acks=all and synced to disk. Node, broker and client share the cores.\n\n\
+         full: {} connections, each sends its next frame when the last is acked. busy: {} connections with {} frames \
+         under way each. half: {} connections, half of the rate of full, evenly.\n\n\
          CPU-seconds per million events:\n\n{}\nFrom frame sent to ack, in ms:\n\n{}",
-        args.senders,
         frames::event_bytes(),
+        FULL.connections,
+        BUSY.connections,
+        BUSY.window,
+        HALF.connections,
         report::table(
             ["Events a frame", "Load", "Events/s", "Node", "of it user", "of it kernel", "Broker", "Client"],
             &cpu

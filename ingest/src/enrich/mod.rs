@@ -102,13 +102,13 @@ impl<'a> LineWriter<'a> {
         fields.escaped(",\"device\":\"", agent.device.as_str());
         fields.count(",\"screen_width\":", context.page.w.unwrap_or_default().min(u16::MAX.into()));
         // An event's id is a UUID: 24 digits of the stream, 8 of the sequence.
-        let stream = context.stream.to_string();
         fields.raw(",\"event_id\":\"");
-        for (at, digits) in [(0, 8), (8, 4), (12, 4), (16, 4)] {
-            fields.raw(&stream[at..at + digits]);
-            fields.raw("-");
+        for (at, byte) in context.stream.as_bytes().iter().enumerate() {
+            if matches!(at, 4 | 6 | 8 | 10) {
+                fields.raw("-");
+            }
+            fields.hex((*byte).into(), 2);
         }
-        fields.raw(&stream[20..]);
         Self { context, prefix, scratch: Vec::with_capacity(512) }
     }
 

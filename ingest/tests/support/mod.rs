@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)] // a test may panic
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
+pub mod edge;
+
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use footfall_ingest::{Config, Error, Parts};
@@ -33,6 +35,7 @@ use tokio_tungstenite::{
     tungstenite::{
         Message,
         client::IntoClientRequest as _,
+        handshake::client::Request,
         protocol::frame::{
             Frame,
             coding::{Data, OpCode},
@@ -189,6 +192,8 @@ impl Ingest {
             secret: [7; 32],
             node: name.to_owned(),
             metrics_text: Arc::new(|| "metrics\n".to_owned()),
+            trace_ratio: 0.0,
+            reload: None,
         };
         let ended = tokio::spawn(footfall_ingest::run(listener, parts, shutdown.clone()));
         Self { address, shutdown, ended }
@@ -229,7 +234,15 @@ impl Tracker {
         for (name, value) in headers {
             request.headers_mut().insert(*name, value.parse().unwrap());
         }
-        let stream = TcpStream::connect(address).await.unwrap();
+        Self::upgrade(TcpStream::connect(address).await.unwrap(), request).await
+    }
+
+    /// On a connection that has begun already.
+    pub async fn over(stream: TcpStream, path: &str) -> Self {
+        Self::upgrade(stream, format!("ws://localhost{path}").into_client_request().unwrap()).await
+    }
+
+    async fn upgrade(stream: TcpStream, request: Request) -> Self {
         let (mut socket, _) = timeout(PATIENCE, client_async(request, stream)).await.unwrap().unwrap();
         match frame(&mut socket).await {
             ServerFrame::Welcome(welcome) => Self { socket, welcome },

@@ -21,8 +21,6 @@ use crate::frames::{self, Batch, FIRST_SEQUENCE};
 
 /// Connections that are being opened at a time.
 const OPENING: u32 = 64;
-/// Batches of a connection without an ack. A tracker that has more waits, too.
-const WINDOW: usize = 8;
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
@@ -32,7 +30,10 @@ pub struct Args {
     pub connections: u32,
     #[arg(long)]
     pub events_per_frame: u32,
-    /// Frames a second over all connections; absent: each connection sends when its last batch is acked
+    /// Batches of a connection without an ack; when there are so many, it waits
+    #[arg(long)]
+    pub window: usize,
+    /// Frames a second over all connections; absent: as the window allows
     #[arg(long)]
     pub rate: Option<f64>,
     #[arg(long)]
@@ -114,6 +115,7 @@ pub fn run(args: Args) {
                     stream: StreamId::from_parts(1_800_000_000_000, visitor.into()),
                     next: FIRST_SEQUENCE,
                     events: args.events_per_frame,
+                    window: args.window,
                     batches: Rc::clone(&batches),
                     turn: visitor as usize,
                     sent: VecDeque::new(),
@@ -166,6 +168,7 @@ struct Sender {
     stream: StreamId,
     next: u32,
     events: u32,
+    window: usize,
     batches: Rc<[Batch]>,
     turn: usize,
     /// Last sequence of each batch that is not acked, and when it was sent.
@@ -186,10 +189,10 @@ impl Sender {
 
     async fn as_acked(&mut self) -> io::Result<()> {
         loop {
-            self.send().await?;
-            while !self.sent.is_empty() {
-                self.hear().await?;
+            while self.sent.len() < self.window {
+                self.send().await?;
             }
+            self.hear().await?;
         }
     }
 
@@ -198,7 +201,7 @@ impl Sender {
         loop {
             tokio::select! {
                 heard = self.hear() => heard?,
-                () = sleep_until(due), if self.sent.len() < WINDOW => {
+                () = sleep_until(due), if self.sent.len() < self.window => {
                     self.tally.late(due);
                     self.send().await?;
                     due += interval;
