@@ -28,6 +28,7 @@ pub struct Config {
     pub timeouts: Timeouts,
     pub limits: Limits,
     pub batcher: BatcherConfig,
+    pub geography: GeographyConfig,
 }
 
 /// `[ingest.tls]`: PEM files, noticed when they change. A TLS listener needs both.
@@ -116,6 +117,16 @@ pub struct BatcherConfig {
     pub start_timeout_ms: u64,
 }
 
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GeographyConfig {
+    /// A MaxMind database (`.mmdb`) of countries or cities. Without one, the country is that of the browser's time zone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub database: Option<PathBuf>,
+    /// How often to look whether the file has changed.
+    pub check_ms: u64,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -130,6 +141,7 @@ impl Default for Config {
             timeouts: Timeouts::default(),
             limits: Limits::default(),
             batcher: BatcherConfig::default(),
+            geography: GeographyConfig::default(),
         }
     }
 }
@@ -169,6 +181,12 @@ impl Default for Limits {
             malformed_strikes: 5,
             dead_letters_per_site: Rate::new(50, 1_000),
         }
+    }
+}
+
+impl Default for GeographyConfig {
+    fn default() -> Self {
+        Self { database: None, check_ms: 60_000 }
     }
 }
 
@@ -227,6 +245,7 @@ impl Config {
                 "must hold a whole batch (256 events), or such a batch could never be taken",
             )?;
         }
+        require(self.geography.check_ms > 0, "geography.check_ms", "must be at least 1")?;
         require(
             limits.bytes_per_connection.burst.get() as usize >= MAX_BATCH_BYTES,
             "limits.bytes_per_connection.burst",

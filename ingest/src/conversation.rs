@@ -19,10 +19,12 @@ use tokio::{sync::oneshot::error::RecvError, time::Instant};
 
 use crate::{
     clock::now_ms,
+    enrich::page,
     frame::{self, Heard},
     intake::{self, Sender, Taken},
     node::{Fault, Node},
     presence::TabId,
+    raw::RawBatch,
     receipt::{Outcome, Retry},
     wheel::Tick,
 };
@@ -200,7 +202,8 @@ impl Conversation {
                     self.charge_frame(text.len())?;
                     if let Some(tab) = self.tab {
                         let visitor = self.sender.visitor;
-                        self.sender.site.presence().show(visitor, tab, &here.path, here.visible);
+                        let path = page::shown(&self.sender.site.site, &here.path);
+                        self.sender.site.presence().show(visitor, tab, path, here.visible);
                     }
                     Ok(())
                 }
@@ -214,7 +217,7 @@ impl Conversation {
         }
     }
 
-    fn take(&mut self, batch: footfall_schemas::tracker::Batch, out: &mut Vec<u8>) -> Result<(), End> {
+    fn take(&mut self, batch: RawBatch<'_>, out: &mut Vec<u8>) -> Result<(), End> {
         let now = self.node.wheel.now();
         let early = self.wait_until.is_some_and(|until| now < until);
         let taken = self.node.take(&self.sender, batch);

@@ -5,20 +5,20 @@ use std::{net::IpAddr, sync::Arc};
 use bytes::Buf;
 use footfall_schemas::{
     RejectReason,
-    tracker::{Batch, ClientFrame, MAX_BATCH_BYTES, ServerFrame},
+    tracker::{ClientFrame, MAX_BATCH_BYTES, ServerFrame},
 };
 use futures_util::Stream;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use warp::reply::Response;
 
 use crate::{
-    agent::Agent,
     body::{self, NoBody},
     clock::now_ms,
     intake::{self, Sender},
     node::{Fault, Node},
+    raw::RawBatch,
     reply::{Reply, allow_origin},
-    routes::{origin_of, user_agent},
+    routes::{agent_of, origin_of, user_agent},
     sites::SiteState,
 };
 
@@ -118,7 +118,7 @@ pub(crate) async fn take(
         }
         Err(fault) => Err((fault, 1)),
     };
-    let mut batch: Batch = match batch {
+    let mut batch = match batch {
         Ok(batch) => batch,
         Err((fault, events)) => return refuse(node, site, &fault, events, text.as_bytes()),
     };
@@ -132,7 +132,7 @@ pub(crate) async fn settle(
     site: &Arc<SiteState>,
     headers: &HeaderMap,
     address: IpAddr,
-    batch: Batch,
+    batch: RawBatch<'_>,
 ) -> Reply {
     let now = now_ms();
     // A batch without a token is a page's first (it has no events and asks for one) or its last beacon.
@@ -143,7 +143,8 @@ pub(crate) async fn settle(
     let sender = Sender {
         site: Arc::clone(site),
         visitor,
-        agent: Agent::parse(user_agent),
+        agent: agent_of(headers),
+        location: node.geography.locate(address),
         limits: node.limits.sender(address),
     };
     let asks = batch.events.is_empty();

@@ -5,15 +5,14 @@
 //! to the [`intake`]: limit → visitor → [`validate`] → [`enrich`] → [`batcher`] → [`log`]. The delivery report settles the
 //! batch's [`receipt`], and only then is there an ack. A site's own servers send through the [`server_api`].
 
-mod agent;
 mod assets;
 mod batcher;
 mod body;
-mod channel;
 mod clock;
 pub mod config;
 mod connection;
 mod conversation;
+mod cut;
 mod dead_letter;
 mod echo;
 mod engine;
@@ -24,6 +23,7 @@ pub mod frame;
 mod intake;
 mod ledger;
 mod limits;
+mod line;
 mod listener;
 mod log;
 mod metrics;
@@ -35,6 +35,7 @@ mod place;
 mod presence;
 pub mod proxy_protocol;
 mod rates;
+pub mod raw;
 mod receipt;
 mod reload;
 mod reply;
@@ -43,6 +44,7 @@ mod run;
 mod seldom;
 mod server_api;
 mod server_batch;
+pub mod sift;
 mod signature;
 mod sites;
 mod socket;
@@ -52,8 +54,8 @@ mod transport;
 mod upgrade;
 pub mod validate;
 pub mod visitor;
+pub mod web_url;
 mod wheel;
-mod zones;
 
 pub use config::Config;
 pub use error::Error;

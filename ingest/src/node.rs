@@ -12,6 +12,7 @@ use crate::{
     config::Config,
     dead_letter,
     dead_letter::DeadLetters,
+    enrich::{geography::Geography, steps::Steps},
     limits::Limits,
     log::Health,
     metrics::Metrics,
@@ -28,6 +29,8 @@ pub(crate) struct Node {
     pub(crate) config: Config,
     pub(crate) sites: Sites,
     pub(crate) visitors: VisitorKeys,
+    pub(crate) geography: Arc<Geography>,
+    pub(crate) steps: Arc<Steps>,
     pub(crate) limits: Arc<Limits>,
     /// As configured, or as loaded since.
     pub(crate) trusted_proxies: ArcSwap<Vec<Network>>,

@@ -8,11 +8,11 @@ use tracing::debug;
 use warp::{Filter, Rejection, reply::Response};
 
 use crate::{
-    agent::Agent,
     assets,
     clock::now_ms,
     connection::Connection,
     echo::Echo,
+    enrich::agent::{Agent, Hints},
     fallback::{self, Query},
     intake::Sender,
     network::client_address,
@@ -189,7 +189,8 @@ fn open_socket(
     let presented = query.t.and_then(|token| node.visitors.verify(site.key(), &token, now).ok());
     let visitor = presented.unwrap_or_else(|| node.visitors.visitor(site.key(), address, user_agent, now));
     let limits = node.limits.sender(address);
-    let sender = Sender { site, visitor, agent: Agent::parse(user_agent), limits };
+    let location = node.geography.locate(address);
+    let sender = Sender { site, visitor, agent: agent_of(&headers), location, limits };
     let tasks = node.tasks.clone();
     tasks.spawn(async move {
         match upgrade::socket(upgrade).await {
@@ -299,7 +300,21 @@ pub(crate) fn origin_of(headers: &HeaderMap) -> Option<&str> {
 }
 
 pub(crate) fn user_agent(headers: &HeaderMap) -> &str {
-    let text = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    text_of(headers, header::USER_AGENT.as_str())
+}
+
+pub(crate) fn agent_of(headers: &HeaderMap) -> Agent {
+    let hints = Hints {
+        brands: text_of(headers, "sec-ch-ua"),
+        platform: text_of(headers, "sec-ch-ua-platform"),
+        mobile: text_of(headers, "sec-ch-ua-mobile"),
+    };
+    Agent::parse(user_agent(headers), hints)
+}
+
+/// A header's text, cut; empty when it is none.
+fn text_of<'h>(headers: &'h HeaderMap, name: &str) -> &'h str {
+    let text = headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     &text[..text.floor_char_boundary(MAX_USER_AGENT_BYTES)]
 }
 

@@ -22,11 +22,14 @@ use tokio::sync::oneshot;
 use tracing::{Instrument as _, info_span};
 
 use crate::{
-    agent::Agent,
     batcher::Contribution,
     clock::now_ms,
     dead_letter,
-    enrich::BatchContext,
+    enrich::{
+        BatchContext, LineWriter,
+        agent::{Agent, Hints},
+        steps::{Did, StepTally},
+    },
     intake::limited,
     limits::SenderLimits,
     node::Node,
@@ -45,7 +48,8 @@ type Fields<'a> = BTreeMap<String, &'a RawValue>;
 struct Line {
     id: EventId,
     partition: i32,
-    json: String,
+    /// Ended.
+    json: Vec<u8>,
 }
 
 /// Events of one partition that share a record and an outcome.
@@ -108,12 +112,15 @@ impl Node {
             let json = raw.get();
             let fields = serde_json::from_str::<Fields>(json).unwrap_or_default();
             let id = event_id(site.key(), &fields);
-            match self.line(site.key(), id.clone(), json, &fields, received_at) {
+            match self.line(site, id.clone(), json, &fields, received_at) {
                 Ok(line) => by_partition.entry(line.partition).or_default().push((place, line)),
                 Err(Rejected { reason, detail }) => {
                     let id = id.ok();
                     refusals.refuse(reason);
-                    refusals.dead_letters.push(letter(site, received_at, reason, &detail, id, &fields));
+                    // The site wants nothing of such a page kept.
+                    if reason != RejectReason::IgnoredPath {
+                        refusals.dead_letters.push(letter(site, received_at, reason, &detail, id, &fields));
+                    }
                     results[place] = Some(EventResult::Refused { id, reason, detail });
                 }
             }
@@ -140,9 +147,9 @@ impl Node {
         match over {
             Some(wait) => receipt.settle(Err(limited(wait))),
             None => {
-                let lines: String = events.iter().flat_map(|(_, line)| [line.json.as_str(), "\n"]).collect();
+                let lines = events.iter().flat_map(|(_, line)| &line.json).copied().collect();
                 let events = events.len();
-                self.batcher.offer(Contribution { partition, lines: lines.into(), events, receipt });
+                self.batcher.offer(Contribution { partition, lines, events, receipt });
             }
         }
         Group { events: places, outcome }
@@ -150,30 +157,39 @@ impl Node {
 
     fn line(
         &self,
-        site: &SiteId,
+        site: &SiteState,
         id: Result<EventId, Rejected>,
         json: &str,
         fields: &Fields<'_>,
         received_at: i64,
     ) -> Result<Line, Rejected> {
+        let key = site.key();
         let valid = validate::event(json)?;
         let id = id?;
         check_time(valid.event.at, received_at)?;
         let user_agent = text(fields, "user_agent")?.unwrap_or_default();
-        let visitor = self.visitor_of(site, fields, &user_agent, valid.event.at)?;
+        let address = address_of(fields)?;
+        let visitor = self.visitor_of(key, fields, address, &user_agent, valid.event.at)?;
         let page = field::<PageContext>(fields, "ctx", "send {\"w\", \"l\", \"z\"}")?.unwrap_or_default();
+        let location = address.and_then(|address| self.geography.locate(address));
         let context = BatchContext {
-            site,
+            site: &site.site,
             visitor,
-            agent: Agent::parse(&user_agent),
+            told_by: Did::VisitorServer,
+            agent: Agent::parse(&user_agent, Hints::default()),
+            location: location.as_deref(),
             page: &page,
+            stream: id.stream,
             received_at,
             // The sender's clock is the wall's: an event is as old as it says.
             sent: received_at,
         };
-        let json = serde_json::to_string(&context.record(id, valid))
-            .expect("plain fields with text keys always serialise");
-        Ok(Line { id, partition: partition_for(site, visitor, self.batcher.partitions), json })
+        let (mut json, mut steps) = (Vec::new(), StepTally::default());
+        let mut writer = LineWriter::new(&context, 1, &mut steps);
+        let written = writer.write(id.sequence, &valid.event, &valid.url, &mut json, &mut steps);
+        self.steps.add(&steps);
+        written?;
+        Ok(Line { id, partition: partition_for(key, visitor, self.batcher.partitions), json })
     }
 
     /// A name is hashed; else address and user agent are, as for a tracker's, with the key of the event's day: a
@@ -182,24 +198,28 @@ impl Node {
         &self,
         site: &SiteId,
         fields: &Fields<'_>,
+        address: Option<IpAddr>,
         user_agent: &str,
         at: i64,
     ) -> Result<VisitorId, Rejected> {
         if let Some(name) = key_text(fields, "visitor")? {
             return Ok(self.visitors.named(site, &name));
         }
-        let Some(address) = text(fields, "ip")? else {
-            return reject(
-                RejectReason::MissingField,
-                "visitor: missing; send visitor, or ip and user_agent",
-            );
-        };
-        let address = address.parse().map_err(|_| Rejected {
-            reason: RejectReason::BadField,
-            detail: "ip: no address; send an IPv4 or IPv6 address without port".to_owned(),
-        })?;
-        Ok(self.visitors.visitor(site, address, user_agent, at))
+        match address {
+            Some(address) => Ok(self.visitors.visitor(site, address, user_agent, at)),
+            None => {
+                reject(RejectReason::MissingField, "visitor: missing; send visitor, or ip and user_agent")
+            }
+        }
     }
+}
+
+fn address_of(fields: &Fields<'_>) -> Result<Option<IpAddr>, Rejected> {
+    let address = text(fields, "ip")?.map(|address| address.parse()).transpose();
+    address.map_err(|_| Rejected {
+        reason: RejectReason::BadField,
+        detail: "ip: no address; send an IPv4 or IPv6 address without port".to_owned(),
+    })
 }
 
 fn result(id: EventId, outcome: Outcome) -> EventResult {

@@ -2,14 +2,17 @@
 //! it, whose place in the trace goes with the record to the aggregator.
 
 pub(crate) use footfall_schemas::trace::HEADER;
-use footfall_schemas::{SiteId, topics, trace::TraceParent, tracker::Batch};
+use footfall_schemas::{SiteId, topics, trace::TraceParent};
 use opentelemetry::{
     Context, KeyValue,
     global::{self, BoxedSpan},
     trace::{Link, Span as _, SpanKind, Status, TraceContextExt as _, Tracer as _},
 };
 
-use crate::receipt::{Outcome, Receipt};
+use crate::{
+    raw::RawBatch,
+    receipt::{Outcome, Receipt},
+};
 
 const SCOPE: &str = "footfall.ingest";
 
@@ -30,7 +33,7 @@ impl Sampling {
         self.threshold > 0 && u64::from(rand::random::<u32>()) < self.threshold
     }
 
-    pub(crate) fn batch(&self, site: &SiteId, batch: &Batch) -> Option<BatchSpan> {
+    pub(crate) fn batch(&self, site: &SiteId, batch: &RawBatch<'_>) -> Option<BatchSpan> {
         if !self.hits() {
             return None;
         }

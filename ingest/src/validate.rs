@@ -1,10 +1,14 @@
 //! One event, from the tracker's text to a typed value, or the reason why not. Pure: no clock, no I/O.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
-use footfall_schemas::{EventKind, RejectReason, TrackerEvent, event::PropValue, tracker::MAX_EVENT_BYTES};
+use footfall_schemas::{EventKind, RejectReason, event::PropValue, tracker::MAX_EVENT_BYTES};
 use serde_json::value::RawValue;
-use url::Url;
+
+use crate::{
+    raw::{RawEvent, RawProp, RawProps, Text},
+    web_url::WebUrl,
+};
 
 pub const MAX_URL_BYTES: usize = 2_048;
 pub const MAX_TITLE_BYTES: usize = 512;
@@ -24,10 +28,10 @@ pub struct Rejected {
 
 /// An event whose every field is within its bounds.
 #[derive(Debug, Clone, PartialEq)]
-pub struct ValidEvent {
-    pub event: TrackerEvent,
+pub struct ValidEvent<'a> {
+    pub event: RawEvent<'a>,
     /// `event.u`, parsed: http or https, with a host.
-    pub url: Url,
+    pub url: WebUrl<'a>,
 }
 
 fn reject<T>(reason: RejectReason, detail: impl Into<String>) -> Result<T, Rejected> {
@@ -35,7 +39,17 @@ fn reject<T>(reason: RejectReason, detail: impl Into<String>) -> Result<T, Rejec
 }
 
 /// Unknown fields are ignored, however deep; a known field that is wrong refuses the event.
-pub fn event(json: &str) -> Result<ValidEvent, Rejected> {
+pub fn event(json: &str) -> Result<ValidEvent<'_>, Rejected> {
+    let event = read(json, None)?.into_owned();
+    let url = bounds(&event)?;
+    Ok(ValidEvent { event, url })
+}
+
+/// `event` when `json` has been read already.
+pub(crate) fn read<'r, 'a>(
+    json: &'a str,
+    event: Option<&'r RawEvent<'a>>,
+) -> Result<Cow<'r, RawEvent<'a>>, Rejected> {
     if json.len() > MAX_EVENT_BYTES {
         return reject(
             RejectReason::TooLarge,
@@ -43,16 +57,17 @@ pub fn event(json: &str) -> Result<ValidEvent, Rejected> {
         );
     }
     // The straight way first; only what fails is looked at field by field, to name the field.
-    let event = serde_json::from_str(json).map_err(|error| diagnose(json, &error))?;
-    let url = bounds(&event)?;
-    Ok(ValidEvent { event, url })
+    match event {
+        Some(event) => Ok(Cow::Borrowed(event)),
+        None => serde_json::from_str(json).map(Cow::Owned).map_err(|error| diagnose(json, &error)),
+    }
 }
 
-fn bounds(event: &TrackerEvent) -> Result<Url, Rejected> {
+pub(crate) fn bounds<'a>(event: &RawEvent<'a>) -> Result<WebUrl<'a>, Rejected> {
     let url = page_url(&event.u)?;
-    text("r", event.r.as_deref(), MAX_URL_BYTES)?;
-    text("t", event.t.as_deref(), MAX_TITLE_BYTES)?;
-    match (event.k, event.n.as_deref()) {
+    text("r", event.r.as_ref(), MAX_URL_BYTES)?;
+    text("t", event.t.as_ref(), MAX_TITLE_BYTES)?;
+    match (event.k, event.n.as_ref()) {
         (EventKind::Custom, None) => {
             return reject(RejectReason::MissingField, "n: missing; name the custom event");
         }
@@ -71,36 +86,36 @@ fn bounds(event: &TrackerEvent) -> Result<Url, Rejected> {
     Ok(url)
 }
 
-fn page_url(text: &str) -> Result<Url, Rejected> {
+fn page_url<'a>(text: &Text<'a>) -> Result<WebUrl<'a>, Rejected> {
     if text.len() > MAX_URL_BYTES {
         return reject(
             RejectReason::BadUrl,
             format!("u: longer than {MAX_URL_BYTES} bytes; send the URL without its query"),
         );
     }
-    if text.contains('\0') {
+    if text.holds_nul() {
         return reject(RejectReason::BadUrl, "u: holds a NUL character; remove it");
     }
-    match Url::parse(text) {
-        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(url),
+    match WebUrl::parse(text) {
+        Some(url) if url.is_web() => Ok(url),
         _ => reject(RejectReason::BadUrl, "u: no http(s) URL; send location.href"),
     }
 }
 
-fn text(field: &str, value: Option<&str>, most: usize) -> Result<(), Rejected> {
+fn text(field: &str, value: Option<&Text<'_>>, most: usize) -> Result<(), Rejected> {
     match value {
         Some(value) if value.len() > most => {
             reject(RejectReason::BadField, format!("{field}: longer than {most} bytes; shorten it"))
         }
         // ClickHouse would keep it; terminals, C programs and exports cut the text there.
-        Some(value) if value.contains('\0') => {
+        Some(value) if value.holds_nul() => {
             reject(RejectReason::BadField, format!("{field}: holds a NUL character; remove it"))
         }
         _ => Ok(()),
     }
 }
 
-fn props(props: &BTreeMap<String, PropValue>) -> Result<(), Rejected> {
+fn props(props: &RawProps<'_>) -> Result<(), Rejected> {
     let bad = |detail: String| reject(RejectReason::BadProps, detail);
     if props.len() > MAX_PROPS {
         return reject(
@@ -108,16 +123,16 @@ fn props(props: &BTreeMap<String, PropValue>) -> Result<(), Rejected> {
             format!("p: {} properties; send at most {MAX_PROPS}", props.len()),
         );
     }
-    for (key, value) in props {
+    for (key, value) in props.iter() {
         if key.is_empty() || key.len() > MAX_PROP_KEY_BYTES {
             return bad(format!("p: a key of {} bytes; use 1 to {MAX_PROP_KEY_BYTES}", key.len()));
         }
-        let PropValue::Text(value) = value else { continue };
+        let RawProp::Text(value) = value else { continue };
         if value.len() > MAX_PROP_VALUE_BYTES {
-            return bad(format!("p.{key}: longer than {MAX_PROP_VALUE_BYTES} bytes; shorten it"));
+            return bad(format!("p.{}: longer than {MAX_PROP_VALUE_BYTES} bytes; shorten it", key.as_str()));
         }
-        if value.contains('\0') || key.contains('\0') {
-            return bad(format!("p.{}: holds a NUL character; remove it", key.escape_default()));
+        if value.holds_nul() || key.holds_nul() {
+            return bad(format!("p.{}: holds a NUL character; remove it", key.as_str().escape_default()));
         }
     }
     Ok(())

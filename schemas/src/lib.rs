@@ -9,6 +9,8 @@ pub mod event;
 pub mod ids;
 pub mod live;
 pub mod migrations;
+pub mod page_rules;
+pub mod payload;
 pub mod presence;
 pub mod record;
 pub mod refusal;

@@ -32,7 +32,7 @@ pub struct EventRecord {
     #[serde(default, skip_serializing_if = "is_default")]
     pub name: String,
     pub host: String,
-    /// Path of the URL, without query and fragment; at least `/`.
+    /// Path of the URL, or what the site's rules make of it; at least `/`. Of the query only what the site allows.
     pub path: String,
     #[serde(default, skip_serializing_if = "is_default")]
     pub title: String,
@@ -42,7 +42,7 @@ pub struct EventRecord {
     /// Host of the referrer without `www.`; empty for direct.
     #[serde(default, skip_serializing_if = "is_default")]
     pub referrer_host: String,
-    /// `direct`, `search`, `social`, `referral`, `campaign`, `email`, `internal`.
+    /// `direct`, `internal`, `search`, `social`, `email`, `assistant`, `paid`, `campaign`, `referral`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub channel: String,
     #[serde(default, skip_serializing_if = "is_default")]
@@ -51,9 +51,18 @@ pub struct EventRecord {
     pub utm_medium: String,
     #[serde(default, skip_serializing_if = "is_default")]
     pub utm_campaign: String,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub utm_term: String,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub utm_content: String,
     /// ISO 3166-1 alpha-2; empty when unknown.
     #[serde(default, skip_serializing_if = "is_default")]
     pub country: String,
+    /// Largest subdivision of the country, and city, by their English names; empty without a geography database.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub region: String,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub city: String,
     #[serde(default, skip_serializing_if = "is_default")]
     pub language: String,
     #[serde(default, skip_serializing_if = "is_default")]

@@ -109,6 +109,8 @@ reasons! {
     TooManyProps = "too_many_props", 400, None, Drop;
     /// A server's event that happened before the resend window of 7 days. (A tracker's is kept, its time cut.)
     TooOld = "too_old", 400, None, Drop;
+    /// The site's `path_rules` say that events of this page are not counted. Not kept as a dead letter either.
+    IgnoredPath = "ignored_path", 400, None, Drop;
     /// A record on Kafka that the aggregator cannot read; never told to a sender.
     PoisonRecord = "poison_record", 400, None, Drop;
 }

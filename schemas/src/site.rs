@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use crate::{SiteId, secret::SiteSecret, tracker_settings::TrackerSettings};
+use crate::{SiteId, page_rules::PathRule, secret::SiteSecret, tracker_settings::TrackerSettings};
 
 /// `[[sites]]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +23,12 @@ pub struct Site {
     /// What the site asks of its trackers; goes to them in the welcome.
     #[serde(default, deserialize_with = "TrackerSettings::deserialize_closed")]
     pub tracker: TrackerSettings,
+    /// Query parameters that belong to a page: kept, in order of their names, with its path (`/search?q=lamp`). All
+    /// others are dropped.
+    #[serde(default)]
+    pub query_allowlist: Vec<String>,
+    #[serde(default)]
+    pub path_rules: Vec<PathRule>,
 }
 
 fn enabled() -> bool {
@@ -61,6 +67,8 @@ impl Site {
             enabled: enabled(),
             secret: None,
             tracker: TrackerSettings::default(),
+            query_allowlist: Vec::new(),
+            path_rules: Vec::new(),
         }
     }
 

@@ -161,7 +161,14 @@ pub const SECRET: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a
 /// "shop" has a secret and settings for its trackers, "blog" has neither, "closed" is switched off.
 pub fn sites() -> Vec<Site> {
     let origins = vec![OriginPattern::try_from("https://shop.example").unwrap()];
-    let site = |key: &str| Site::new(key.try_into().unwrap(), origins.clone());
+    let site = |key: &str| Site {
+        query_allowlist: vec!["q".to_owned()],
+        path_rules: vec![
+            serde_json::from_value(json!({"match": "/private/**", "drop": true})).unwrap(),
+            serde_json::from_value(json!({"match": "/order/*", "replace": "/order/:id"})).unwrap(),
+        ],
+        ..Site::new(key.try_into().unwrap(), origins.clone())
+    };
     let [mut shop, blog, mut closed] = ["shop", "blog", "closed"].map(site);
     shop.secret = Some(SECRET.try_into().unwrap());
     shop.tracker.mask_paths = vec!["/users/*".try_into().unwrap()];
