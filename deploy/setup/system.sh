@@ -27,6 +27,11 @@ want flock util-linux
 if $tests; then
   want python3 python3
   python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+  # The collector of the telemetry tests is linked against it.
+  if [ "$(command -v python3)" = /usr/bin/python3 ]; then
+    python3 -c 'import ctypes, sys; ctypes.CDLL("libpython%d.%d.so.1.0" % sys.version_info[:2])' 2>/dev/null ||
+      missing+=(libpython3-dev)
+  fi
   # Debian keeps servers where not every user's PATH leads.
   PATH="$PATH:/usr/sbin"
   want nginx nginx

@@ -134,16 +134,14 @@ impl Command {
         match self {
             Self::Standalone(args) => {
                 let settings = args.settings()?;
-                let telemetry = Telemetry::install(&settings.telemetry, "standalone")?;
+                let telemetry = install_telemetry(&settings, "standalone")?;
                 raise_limit(settings.ingest.limits.connections);
-                process::observe();
                 let stop = stop_on_signal()?;
                 let reloader = Reloader::new(args.config.as_deref(), &settings)?;
                 let reload = reloader.ingest();
                 reloader.spawn()?;
                 let ready_file = args.ready_file.as_deref();
-                let outcome =
-                    standalone::run(settings, ready_file, telemetry.metrics_text(), reload, stop).await;
+                let outcome = standalone::run(settings, ready_file, &telemetry, reload, stop).await;
                 finish(telemetry, outcome).await
             }
             Self::Ingest(IngestArgs { config, workers: Some(workers), .. }) => {
@@ -185,13 +183,18 @@ impl Command {
     }
 }
 
+fn install_telemetry(settings: &Settings, role: &'static str) -> anyhow::Result<Telemetry> {
+    let telemetry = Telemetry::install(&settings.telemetry, role, roles::node_name(settings))?;
+    process::observe();
+    Ok(telemetry)
+}
+
 async fn run_role(config: &Path, name: &'static str, worker: Option<u16>) -> anyhow::Result<bool> {
     let settings = Settings::load(Some(config))?;
-    let telemetry = Telemetry::install(&settings.telemetry, name)?;
+    let telemetry = install_telemetry(&settings, name)?;
     if name == "ingest" {
         raise_limit(settings.ingest.limits.connections);
     }
-    process::observe();
     let stop = stop_on_signal()?;
     let reloader = Reloader::new(Some(config), &settings)?;
     let reload = reloader.ingest();
@@ -206,7 +209,7 @@ async fn run_role(config: &Path, name: &'static str, worker: Option<u16>) -> any
 /// The process that the workers of `--workers` belong to.
 async fn run_workers(config: &Path, workers: u16) -> anyhow::Result<bool> {
     let settings = Settings::load(Some(config))?;
-    let telemetry = Telemetry::install(&settings.telemetry, "ingest")?;
+    let telemetry = install_telemetry(&settings, "ingest")?;
     let _reserved = roles::reserve_ingest(&settings, workers)?;
     let program = std::env::current_exe().context("this program's own path")?;
     let command = |worker: u16| {
@@ -233,6 +236,7 @@ async fn serve_role(
         kafka: settings.kafka()?,
         secret: if name == "aggregator" { [0; 32] } else { settings.shared_secret()? },
         metrics_text: telemetry.metrics_text(),
+        trace_ratio: telemetry.trace_ratio(),
         worker,
         ingest_url: format!("http://{}", settings.listen.ingest),
         dashboard_url: format!("http://{}", settings.listen.dashboard),

@@ -5,8 +5,8 @@
 //! - [`standalone`], [`roles`], [`supervisor`]: who runs in this process, and in which order it starts and stops
 //! - [`prefork`]: several ingest processes on one address; [`reload`]: SIGHUP; [`descriptors`]: how many files there may be
 //! - [`embedded`]: the Kafka-protocol broker and the ClickHouse engine that `footfall standalone` brings along
-//! - [`migrate`]: topics and tables; [`telemetry`]: logs, metrics, traces; [`process`]: memory and tasks; [`ready`]:
-//!   what is told once all is up
+//! - [`migrate`]: topics and tables; [`telemetry`], [`process`]: logs, metrics, traces; [`ready`]: what is told once all
+//!   is up
 //! - [`load`], [`ledger`], [`audit`]: synthetic visitors, what they issued, and the oracle that holds it against
 //!   ClickHouse
 

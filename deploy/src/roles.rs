@@ -23,6 +23,7 @@ pub struct Shared<'a> {
     pub kafka: KafkaSettings,
     pub secret: [u8; 32],
     pub metrics_text: MetricsText,
+    pub trace_ratio: f64,
     /// Number of this process among the `--workers` of a node, from one.
     pub worker: Option<u16>,
     /// As a browser reaches them.
@@ -43,6 +44,7 @@ pub fn ingest(shared: &Shared<'_>, listeners: Vec<Listener>, reload: Reload) -> 
             None => name,
         },
         metrics_text: shared.metrics_text.clone(),
+        trace_ratio: shared.trace_ratio,
         reload,
     };
     Role::spawn("ingest", |stop| footfall_ingest::run(listeners, parts, stop))
@@ -79,7 +81,7 @@ pub fn aggregator(shared: &Shared<'_>) -> anyhow::Result<(Role, Arc<Status>)> {
     Ok((Role::spawn("aggregator", |stop| footfall_aggregator::run(parts, stop)), status))
 }
 
-fn node_name(settings: &Settings) -> String {
+pub(crate) fn node_name(settings: &Settings) -> String {
     if let Some(name) = &settings.node {
         return name.clone();
     }

@@ -234,7 +234,7 @@ pub fn demo_site() -> Site {
     let origins = ["http://localhost:*", "http://127.0.0.1:*", "http://[::1]:*"];
     let origins = origins.map(|origin| OriginPattern::try_from(origin).expect("constant patterns are right"));
     let key = "demo".parse().expect("a constant key is right");
-    Site { key, name: "Demo site".into(), origins: origins.into() }
+    Site { name: "Demo site".into(), ..Site::new(key, origins.into()) }
 }
 
 impl TryFrom<String> for Secret {

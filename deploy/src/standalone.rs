@@ -25,7 +25,7 @@ use crate::{
     roles::{self, Shared},
     settings::{self, Settings, demo_site},
     supervisor::Role,
-    telemetry::MetricsText,
+    telemetry::Telemetry,
 };
 
 /// `footfall standalone`: each argument wins over the file.
@@ -81,7 +81,7 @@ const READY_WITHIN: Duration = Duration::from_secs(120);
 pub async fn run(
     settings: Settings,
     ready_file: Option<&Path>,
-    metrics_text: MetricsText,
+    telemetry: &Telemetry,
     reload: watch::Receiver<footfall_ingest::Config>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -119,7 +119,8 @@ pub async fn run(
         settings: &settings,
         kafka: kafka.clone(),
         secret: identity.secret,
-        metrics_text,
+        metrics_text: telemetry.metrics_text(),
+        trace_ratio: telemetry.trace_ratio(),
         worker: None,
         ingest_url: ingest_url.clone(),
         dashboard_url: dashboard_url.clone(),

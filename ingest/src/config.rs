@@ -18,6 +18,8 @@ pub struct Config {
     pub dashboard_url: String,
     /// Networks whose `X-Forwarded-For` and PROXY protocol headers are believed.
     pub trusted_proxies: Vec<Network>,
+    /// Show `/metrics` to everybody, and not only to programs on this machine.
+    pub public_metrics: bool,
     /// At shutdown: how long sockets have to get their last acks, and then the log to take what is left.
     pub grace_period_ms: u64,
     /// Trackers told to reconnect spread over this time.
@@ -26,6 +28,7 @@ pub struct Config {
     pub timeouts: Timeouts,
     pub limits: Limits,
     pub batcher: BatcherConfig,
+    pub geography: GeographyConfig,
 }
 
 /// `[ingest.tls]`: PEM files, noticed when they change. A TLS listener needs both.
@@ -114,6 +117,16 @@ pub struct BatcherConfig {
     pub start_timeout_ms: u64,
 }
 
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GeographyConfig {
+    /// A MaxMind database (`.mmdb`) of countries or cities. Without one, the country is that of the browser's time zone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub database: Option<PathBuf>,
+    /// How often to look whether the file has changed.
+    pub check_ms: u64,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -121,12 +134,14 @@ impl Default for Config {
             echo: false,
             dashboard_url: "http://127.0.0.1:8081/".to_owned(),
             trusted_proxies: Vec::new(),
+            public_metrics: false,
             grace_period_ms: 10_000,
             reconnect_spread_ms: 5_000,
             tls: TlsFiles::default(),
             timeouts: Timeouts::default(),
             limits: Limits::default(),
             batcher: BatcherConfig::default(),
+            geography: GeographyConfig::default(),
         }
     }
 }
@@ -166,6 +181,12 @@ impl Default for Limits {
             malformed_strikes: 5,
             dead_letters_per_site: Rate::new(50, 1_000),
         }
+    }
+}
+
+impl Default for GeographyConfig {
+    fn default() -> Self {
+        Self { database: None, check_ms: 60_000 }
     }
 }
 
@@ -224,6 +245,7 @@ impl Config {
                 "must hold a whole batch (256 events), or such a batch could never be taken",
             )?;
         }
+        require(self.geography.check_ms > 0, "geography.check_ms", "must be at least 1")?;
         require(
             limits.bytes_per_connection.burst.get() as usize >= MAX_BATCH_BYTES,
             "limits.bytes_per_connection.burst",

@@ -19,10 +19,12 @@ use tokio::{sync::oneshot::error::RecvError, time::Instant};
 
 use crate::{
     clock::now_ms,
+    enrich::page,
     frame::{self, Heard},
     intake::{self, Sender, Taken},
     node::{Fault, Node},
     presence::TabId,
+    raw::RawBatch,
     receipt::{Outcome, Retry},
     wheel::Tick,
 };
@@ -39,6 +41,13 @@ pub(crate) enum End {
     Closed,
     /// We close, with a code and a reason for humans.
     Close(u16, &'static str),
+}
+
+impl End {
+    /// With the close code of the reason.
+    fn refused(reason: RejectReason, why: &'static str) -> Self {
+        Self::Close(reason.close().unwrap_or(close::POLICY), why)
+    }
 }
 
 pub(crate) struct Conversation {
@@ -74,7 +83,14 @@ impl Conversation {
         }
     }
 
-    pub(crate) fn welcome(&self, out: &mut Vec<u8>) {
+    /// The first word: a welcome, or to stay away.
+    pub(crate) fn welcome(&self, out: &mut Vec<u8>) -> Result<(), End> {
+        let site = &self.sender.site.site;
+        if !site.enabled {
+            self.node.metrics.denied(RejectReason::SiteDisabled.as_str());
+            say(out, &ServerFrame::site_disabled());
+            return Err(End::refused(RejectReason::SiteDisabled, "the site is switched off"));
+        }
         let now = now_ms();
         let limits = TrackerLimits {
             batch_events: MAX_BATCH_EVENTS as u32,
@@ -82,7 +98,9 @@ impl Conversation {
             idle_ms: self.node.config.timeouts.idle_ms,
         };
         let token = self.node.visitors.sign(self.sender.site.key(), self.sender.visitor, now);
-        say(out, &ServerFrame::Welcome(Welcome { token, node: self.node.name.clone(), now, limits }));
+        let (node, settings) = (self.node.name.clone(), site.tracker.clone());
+        say(out, &ServerFrame::Welcome(Welcome { token, node, now, limits, settings }));
+        Ok(())
     }
 
     pub(crate) fn has_room(&self) -> bool {
@@ -150,19 +168,19 @@ impl Conversation {
     }
 
     fn hear_fault(&self, fault: &frame::Fault<'_>) -> End {
-        let (reason, detail, payload, end) = match fault {
+        let (reason, detail, payload, why) = match fault {
             frame::Fault::Protocol => return End::Close(close::PROTOCOL, "protocol error"),
             frame::Fault::BadUtf8(payload) => {
-                let end = End::Close(close::BAD_UTF8, "text is not UTF-8");
-                (RejectReason::BadUtf8, "frame: text is not UTF-8".to_owned(), payload, end)
+                let detail = "frame: text is not UTF-8".to_owned();
+                (RejectReason::BadUtf8, detail, payload, "text is not UTF-8")
             }
             frame::Fault::TooBig(payload) => {
                 let detail = format!("frame: over {MAX_BATCH_BYTES} bytes; send smaller batches");
-                (RejectReason::TooLarge, detail, payload, End::Close(close::TOO_BIG, "frame too large"))
+                (RejectReason::TooLarge, detail, payload, "frame too large")
             }
         };
         self.node.refuse_whole(&self.sender.site, &Fault::new(reason, detail), 1, payload);
-        end
+        End::refused(reason, why)
     }
 
     fn hear_text(&mut self, text: &str, out: &mut Vec<u8>) -> Result<(), End> {
@@ -174,7 +192,7 @@ impl Conversation {
                 }
                 Err((fault, events)) if fault.reason == RejectReason::TooLarge => {
                     self.node.refuse_whole(&self.sender.site, &fault, events, text.as_bytes());
-                    Err(End::Close(close::TOO_BIG, "batch too large"))
+                    Err(End::refused(fault.reason, "batch too large"))
                 }
                 Err((fault, events)) => self.malformed(&fault, events, text, out),
             },
@@ -184,7 +202,8 @@ impl Conversation {
                     self.charge_frame(text.len())?;
                     if let Some(tab) = self.tab {
                         let visitor = self.sender.visitor;
-                        self.sender.site.presence().show(visitor, tab, &here.path, here.visible);
+                        let path = page::shown(&self.sender.site.site, &here.path);
+                        self.sender.site.presence().show(visitor, tab, path, here.visible);
                     }
                     Ok(())
                 }
@@ -198,7 +217,7 @@ impl Conversation {
         }
     }
 
-    fn take(&mut self, batch: footfall_schemas::tracker::Batch, out: &mut Vec<u8>) -> Result<(), End> {
+    fn take(&mut self, batch: RawBatch<'_>, out: &mut Vec<u8>) -> Result<(), End> {
         let now = self.node.wheel.now();
         let early = self.wait_until.is_some_and(|until| now < until);
         let taken = self.node.take(&self.sender, batch);
@@ -246,7 +265,7 @@ impl Conversation {
         say(out, &fault.frame());
         self.malformed_in_a_row += 1;
         if u32::from(self.malformed_in_a_row) >= self.node.limits.settings().malformed_strikes {
-            return Err(End::Close(close::POLICY, "malformed frames"));
+            return Err(End::refused(RejectReason::Malformed, "malformed frames"));
         }
         Ok(())
     }

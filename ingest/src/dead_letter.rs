@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_one_site_leaves_the_others_their_share() {
-        let site = |key: &str| Site { key: key.try_into().unwrap(), name: String::new(), origins: vec![] };
+        let site = |key: &str| Site::new(key.try_into().unwrap(), vec![]);
         let (dead, mut kept) =
             DeadLetters::new(&[site("a"), site("b")], Rate::new(1, 10), Arc::new(Metrics::new()));
         let of = |key: &str| letter(key, 0, RejectReason::Malformed, "", None, b"x");

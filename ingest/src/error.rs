@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::{config::InvalidConfig, tls::TlsError};
+use crate::{config::InvalidConfig, enrich::geography::BadDatabase, tls::TlsError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -24,6 +24,8 @@ pub enum Error {
     /// librdkafka gave up for good; only a new process continues.
     #[error("[kafka] the producer stopped for good ({code}): {reason}; restart this node")]
     KafkaFatal { code: String, reason: String },
+    #[error("[ingest.geography] database = {0}; correct the path, or leave it out")]
+    Geography(#[from] BadDatabase),
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error("[ingest] TLS does not start: {0}")]

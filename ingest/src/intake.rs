@@ -3,28 +3,26 @@
 use std::{sync::Arc, time::Duration};
 
 use footfall_schemas::{
-    EventId, RejectReason, Sequence, StreamId, VisitorId,
+    RejectReason, StreamId, VisitorId,
     record::partition_for,
     refusal::RetryReason,
-    tracker::{
-        Ack, Batch, ClientFrame, ClientTag, MAX_BATCH_BYTES, MAX_BATCH_EVENTS, Nack, Refusal, ServerFrame,
-    },
+    tracker::{Ack, ClientFrame, ClientTag, MAX_BATCH_BYTES, MAX_BATCH_EVENTS, Nack, Refusal, ServerFrame},
 };
 use tokio::sync::oneshot;
-use tracing::{Span, info_span};
 
 use crate::{
-    agent::Agent,
     batcher::Contribution,
     clock::now_ms,
-    dead_letter,
-    enrich::BatchContext,
+    cut, dead_letter,
+    enrich::{agent::Agent, geography::Location, steps::Did},
     limits::SenderLimits,
     node::{Fault, Node},
     rates::Pressure,
+    raw::RawBatch,
     receipt::{Outcome, Receipt, Retry, Tally},
+    sift::{Sent, sift},
     sites::SiteState,
-    validate::{self, Rejected},
+    validate,
 };
 
 /// Who sends: one connection, or one request.
@@ -33,6 +31,8 @@ pub(crate) struct Sender {
     pub(crate) site: Arc<SiteState>,
     pub(crate) visitor: VisitorId,
     pub(crate) agent: Agent,
+    /// None without a database, or when it does not know the address.
+    pub(crate) location: Option<Arc<Location>>,
     pub(crate) limits: SenderLimits,
 }
 
@@ -48,26 +48,29 @@ pub(crate) struct Taken {
     pub(crate) limited: Option<Duration>,
     /// Taken, but a rate limit is near: the sender should gather more before it sends.
     pub(crate) slow: bool,
-    /// Ends with the batch.
-    _span: Span,
 }
 
 /// The frame's type, read on its own.
 pub(crate) fn tag(text: &str) -> Result<ClientFrame, Fault> {
+    // As trackers write it: the tag comes first, and the rest need not be read twice.
+    if text.starts_with(cut::BEGIN) {
+        return Ok(ClientFrame::Batch);
+    }
     serde_json::from_str::<ClientTag>(text).map(|tagged| tagged.tag).map_err(|error| {
-        Fault::new(RejectReason::Malformed, format!("frame: {error}; send a JSON object with a text `t`"))
+        let detail = format!("frame: {error}; send a JSON object with a text `t`");
+        Fault::new(validate::unreadable(text), detail)
     })
 }
 
 /// A batch whose events are still text. The events that it holds are counted in the fault's favour: as many as were
 /// told apart, else one.
-pub(crate) fn batch(text: &str) -> Result<Batch, (Fault, u64)> {
+pub(crate) fn batch(text: &str) -> Result<RawBatch<'_>, (Fault, u64)> {
     if text.len() > MAX_BATCH_BYTES {
         let detail = format!("batch: {} bytes; send at most {MAX_BATCH_BYTES}", text.len());
         return Err((Fault::new(RejectReason::TooLarge, detail), 1));
     }
-    let batch: Batch = serde_json::from_str(text)
-        .map_err(|error| (Fault::new(RejectReason::Malformed, format!("batch: {error}")), 1))?;
+    let batch = RawBatch::parse(text)
+        .map_err(|error| (Fault::new(validate::unreadable(text), format!("batch: {error}")), 1))?;
     let events = batch.events.len() as u64;
     if batch.events.len() > MAX_BATCH_EVENTS {
         let detail = format!("batch: {events} events; send at most {MAX_BATCH_EVENTS}");
@@ -80,113 +83,108 @@ pub(crate) fn batch(text: &str) -> Result<Batch, (Fault, u64)> {
     Ok(batch)
 }
 
+/// Over a rate limit: come again after `wait`, within reason.
+pub(crate) fn limited(wait: Duration) -> Retry {
+    let after_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX).clamp(250, 60_000);
+    Retry { reason: RetryReason::RateLimited, after_ms }
+}
+
 impl Node {
     /// Counts the batch, and sees to it that its outcome is told, whatever becomes of it.
-    pub(crate) fn take(&self, sender: &Sender, batch: Batch) -> Taken {
+    pub(crate) fn take(&self, sender: &Sender, batch: RawBatch<'_>) -> Taken {
         let received_at = now_ms();
         let site = &sender.site;
         let count = batch.events.len() as u64;
-        let key = site.key().as_str();
-        let span =
-            info_span!("batch", site = key, stream = %batch.stream, first = batch.first, events = count);
-        let entered = span.enter();
+        let span = self.sampling.batch(site.key(), &batch);
         site.ledger.received(count);
 
-        let bytes = batch.events.iter().map(|event| event.get().len()).sum();
+        let bytes = batch.events.iter().map(|event| event.len()).sum();
         let charged = self.limits.charge(&sender.limits, &site.limits, batch.events.len(), bytes);
         let slow = charged == Ok(Pressure::High);
         let (tally, refused, partition, lines) = match charged {
             Ok(_) => self.sift(sender, &batch, received_at),
             Err(over) => {
-                let wait_ms = u32::try_from(over.wait.as_millis()).unwrap_or(u32::MAX).clamp(250, 60_000);
+                let retry = limited(over.wait);
                 let tally = Tally { accepted: count, ..Tally::default() };
-                let (receipt, outcome) = self.receipt(site, tally);
-                receipt.settle(Err(Retry { reason: RetryReason::RateLimited, after_ms: wait_ms }));
-                drop(entered);
-                let limited = Some(Duration::from_millis(wait_ms.into()));
-                return Taken { limited, ..Taken::new(&batch, Vec::new(), outcome, span) };
+                let (mut receipt, outcome) = self.receipt(site, tally);
+                receipt.trace(span);
+                receipt.settle(Err(retry));
+                let limited = Some(Duration::from_millis(retry.after_ms.into()));
+                return Taken { limited, ..Taken::new(&batch, Vec::new(), outcome) };
             }
         };
         let events = tally.accepted as usize;
-        let (receipt, outcome) = self.receipt(site, tally);
+        let (mut receipt, outcome) = self.receipt(site, tally);
+        receipt.trace(span);
         if events == 0 {
             receipt.settle(Ok(()));
         } else {
             self.batcher.offer(Contribution { partition, lines, events, receipt });
         }
-        drop(entered);
-        Taken { slow, ..Taken::new(&batch, refused, outcome, span) }
+        Taken { slow, ..Taken::new(&batch, refused, outcome) }
     }
 
-    fn receipt(&self, site: &Arc<SiteState>, tally: Tally) -> (Receipt, oneshot::Receiver<Outcome>) {
+    pub(crate) fn receipt(
+        &self,
+        site: &Arc<SiteState>,
+        tally: Tally,
+    ) -> (Receipt, oneshot::Receiver<Outcome>) {
         Receipt::new(Arc::clone(site), self.dead_letters.clone(), Arc::clone(&self.metrics), tally)
     }
 
     /// Sorts good events from bad ones: what is refused, and the lines of the rest with their partition.
-    fn sift(&self, sender: &Sender, batch: &Batch, received_at: i64) -> (Tally, Vec<Refusal>, i32, Vec<u8>) {
+    fn sift(
+        &self,
+        sender: &Sender,
+        batch: &RawBatch<'_>,
+        received_at: i64,
+    ) -> (Tally, Vec<Refusal>, i32, Vec<u8>) {
         let site = sender.site.key();
-        let visitor = match &batch.token {
-            Some(token) => self.visitors.verify(site, token, received_at),
-            None => Ok(sender.visitor),
+        let (visitor, told_by) = match &batch.token {
+            Some(token) => (self.visitors.verify(site, token, received_at), Did::VisitorToken),
+            None => (Ok(sender.visitor), Did::VisitorDerived),
         };
-        let context = BatchContext {
-            site,
-            visitor: visitor.unwrap_or(sender.visitor),
+        let sent = Sent {
+            site: &sender.site.site,
+            visitor,
+            told_by,
             agent: sender.agent,
-            page: &batch.ctx,
+            location: sender.location.as_deref(),
             received_at,
-            sent: batch.sent,
         };
-        let mut tally = Tally { evicted: batch.evicted.into(), ..Tally::default() };
-        let mut refused = Vec::new();
-        let mut lines = Vec::with_capacity(batch.events.len() * 384);
-        for (seq, raw) in (batch.first..).zip(&batch.events) {
-            let json = raw.get();
-            let event_id = Sequence::new(seq).map(|sequence| EventId::new(batch.stream, sequence));
-            let checked = match (event_id, visitor) {
-                (None, _) => Err(Rejected {
-                    reason: RejectReason::BadSequence,
-                    detail: "first: sequences start at 1".to_owned(),
-                }),
-                (Some(_), Err(bad)) => {
-                    Err(Rejected { reason: RejectReason::BadToken, detail: bad.to_string() })
-                }
-                (Some(id), Ok(_)) => validate::event(json).map(|valid| (id, valid)),
-            };
-            match checked {
-                Ok((id, valid)) => {
-                    serde_json::to_writer(&mut lines, &context.record(id, valid))
-                        .expect("plain fields with text keys always serialise");
-                    lines.push(b'\n');
-                    tally.accepted += 1;
-                }
-                Err(Rejected { reason, detail }) => {
-                    let letter = dead_letter::letter(
-                        site.as_str(),
-                        received_at,
-                        reason,
-                        &detail,
-                        event_id,
-                        json.as_bytes(),
-                    );
-                    tally.refuse(reason);
-                    tally.dead_letters.push(letter);
-                    refused.push(Refusal { seq, reason, detail });
-                }
+        let sifted = sift(batch, &sent);
+        self.steps.add(&sifted.steps);
+        let mut tally =
+            Tally { accepted: sifted.accepted as u64, evicted: batch.evicted.into(), ..Tally::default() };
+        let mut refused = Vec::with_capacity(sifted.refused.len());
+        for event in sifted.refused {
+            let reason = event.rejected.reason;
+            tally.refuse(reason);
+            // The site wants nothing of such a page kept.
+            if reason != RejectReason::IgnoredPath {
+                tally.dead_letters.push(dead_letter::letter(
+                    site.as_str(),
+                    received_at,
+                    reason,
+                    &event.rejected.detail,
+                    event.event_id,
+                    event.json.as_bytes(),
+                ));
             }
+            refused.push(Refusal { seq: event.seq, reason, detail: event.rejected.detail });
         }
-        let partition = partition_for(site, context.visitor, self.batcher.partitions);
-        (tally, refused, partition, lines)
+        let partition = partition_for(site, visitor.unwrap_or(sender.visitor), self.batcher.partitions);
+        (tally, refused, partition, sifted.lines)
     }
 }
 
 impl Taken {
-    fn new(batch: &Batch, refused: Vec<Refusal>, outcome: oneshot::Receiver<Outcome>, span: Span) -> Self {
+    fn new(batch: &RawBatch<'_>, refused: Vec<Refusal>, outcome: oneshot::Receiver<Outcome>) -> Self {
         let count = batch.events.len() as u32;
         // Without events there is nothing to settle: `upto` stands one below `first`.
         let first = if count == 0 { batch.first.max(1) } else { batch.first };
         let upto = first.saturating_add(count) - 1;
-        Self { stream: batch.stream, first, upto, refused, outcome, limited: None, slow: false, _span: span }
+        Self { stream: batch.stream, first, upto, refused, outcome, limited: None, slow: false }
     }
 
     /// The answer to the batch. A receipt that was lost settles nothing: come again.
@@ -194,7 +192,7 @@ impl Taken {
         let lost = Err(Retry { reason: RetryReason::Draining, after_ms: 1_000 });
         let Self { stream, first, upto, refused, .. } = self;
         match outcome.unwrap_or(lost) {
-            Ok(()) => ServerFrame::Ack(Ack { stream, first, upto, refused, token: None }),
+            Ok(()) => ServerFrame::Ack(Ack { stream, first, upto, refused, token: None, settings: None }),
             Err(Retry { reason, after_ms }) => {
                 ServerFrame::Nack(Nack { stream, first, upto, reason, retry_ms: after_ms })
             }
@@ -209,6 +207,9 @@ mod tests {
 
     #[rstest]
     #[case(r#"{"t":"batch"}"#, Some(ClientFrame::Batch))]
+    #[case(r#"{"t":"batch","stream":"#, Some(ClientFrame::Batch))]
+    #[case(r#"{"stream":"x","t":"batch"}"#, Some(ClientFrame::Batch))]
+    #[case(r#"{"t":"batches","stream":"x"}"#, Some(ClientFrame::Unknown))]
     #[case(r#"{"t":"here","path":"/","visible":true}"#, Some(ClientFrame::Here))]
     #[case(r#"{"t":"from_the_future","x":[1]}"#, Some(ClientFrame::Unknown))]
     #[case(r#"{"x":1}"#, None)]
@@ -223,6 +224,10 @@ mod tests {
     #[case::no_stream(r#"{"t":"batch","first":1,"sent":1,"events":[]}"#.into(), RejectReason::Malformed, 1)]
     #[case::sequence_overflow(format!(r#"{{"t":"batch","stream":"{:024}","first":4294967295,"sent":1,"events":[1]}}"#, 1), RejectReason::BadSequence, 1)]
     #[case::too_many(format!(r#"{{"t":"batch","stream":"{:024}","first":1,"sent":1,"events":[{}]}}"#, 1, vec!["1"; 257].join(",")), RejectReason::TooLarge, 257)]
+    #[case::depth_bomb(format!(r#"{{"t":"batch","stream":"{:024}","first":1,"sent":{}1"#, 1, "[".repeat(9_999)), RejectReason::TooDeep, 1)]
+    #[case::first_nan(r#"{"t":"batch","stream":"000000000000000000000001","first":NaN,"sent":1,"events":[]}"#.into(), RejectReason::Malformed, 1)]
+    #[case::first_1e400(r#"{"t":"batch","stream":"000000000000000000000001","first":1e400,"sent":1,"events":[]}"#.into(), RejectReason::Malformed, 1)]
+    #[case::twice(r#"{"t":"batch","stream":"000000000000000000000001","first":1,"first":2,"sent":1,"events":[]}"#.into(), RejectReason::Malformed, 1)]
     #[case::too_long(format!("{{{}}}", " ".repeat(MAX_BATCH_BYTES)), RejectReason::TooLarge, 1)]
     fn a_bad_batch_is_refused_whole(#[case] text: String, #[case] reason: RejectReason, #[case] events: u64) {
         let (fault, counted) = batch(&text).unwrap_err();

@@ -1,18 +1,18 @@
 //! Takes events from browsers and acks them once Kafka has them.
 //!
 //! A connection comes in by the [`listener`] and the [`routes`]; a tracker's socket by hand ([`upgrade`]) and then has
-//! a task of its own ([`connection`]), a request goes through the [`fallback`]. Both give their batches to the
-//! [`intake`]: limit → visitor → [`validate`] → [`enrich`] → [`batcher`] → [`log`]. The delivery report settles the
-//! batch's [`receipt`], and only then is there an ack.
+//! a task of its own ([`connection`]), a request goes through the [`fallback`] or the [`pixel`]. All give their batches
+//! to the [`intake`]: limit → visitor → [`validate`] → [`enrich`] → [`batcher`] → [`log`]. The delivery report settles the
+//! batch's [`receipt`], and only then is there an ack. A site's own servers send through the [`server_api`].
 
-mod agent;
 mod assets;
 mod batcher;
-mod channel;
+mod body;
 mod clock;
 pub mod config;
 mod connection;
 mod conversation;
+mod cut;
 mod dead_letter;
 mod echo;
 mod engine;
@@ -23,30 +23,39 @@ pub mod frame;
 mod intake;
 mod ledger;
 mod limits;
+mod line;
 mod listener;
 mod log;
 mod metrics;
 pub mod network;
 mod node;
 mod peer;
+mod pixel;
 mod place;
 mod presence;
 pub mod proxy_protocol;
 mod rates;
+pub mod raw;
 mod receipt;
 mod reload;
+mod reply;
 mod routes;
 mod run;
 mod seldom;
+mod server_api;
+mod server_batch;
+pub mod sift;
+mod signature;
 mod sites;
 mod socket;
 mod tls;
+mod trace;
 mod transport;
 mod upgrade;
 pub mod validate;
 pub mod visitor;
+pub mod web_url;
 mod wheel;
-mod zones;
 
 pub use config::Config;
 pub use error::Error;

@@ -57,6 +57,12 @@ impl Metrics {
         let meter = meter();
         let sent = Arc::new(Sent::default());
         observe_sent(&meter, Arc::clone(&sent));
+        let counter = |name, unit, description| {
+            let counter = meter.u64_counter(name).with_unit(unit).with_description(description).build();
+            // Told from the start: a rate that begins with the first failure would miss it.
+            counter.add(0, &[]);
+            counter
+        };
         Self {
             connections: meter
                 .i64_up_down_counter("footfall.ingest.connection.count")
@@ -68,16 +74,16 @@ impl Metrics {
                 .with_unit("{connection}")
                 .with_description("Open WebSockets")
                 .build(),
-            closes: meter
-                .u64_counter("footfall.ingest.closes")
-                .with_unit("{connection}")
-                .with_description("WebSockets closed from this side, by close code")
-                .build(),
-            denied: meter
-                .u64_counter("footfall.ingest.denied")
-                .with_unit("{request}")
-                .with_description("Requests refused before any event was read, by reason")
-                .build(),
+            closes: counter(
+                "footfall.ingest.closes",
+                "{connection}",
+                "WebSockets closed from this side, by close code",
+            ),
+            denied: counter(
+                "footfall.ingest.denied",
+                "{request}",
+                "Requests refused before any event was read, by reason",
+            ),
             ack_seconds: meter
                 .f64_histogram("footfall.ingest.ack.duration")
                 .with_unit("s")
@@ -93,16 +99,16 @@ impl Metrics {
                 .with_boundaries(vec![1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0])
                 .build(),
             sent,
-            dead_letters: meter
-                .u64_counter("footfall.ingest.dead_letters")
-                .with_unit("{event}")
-                .with_description("Refused events kept on the dead-letter topic")
-                .build(),
-            dead_letters_suppressed: meter
-                .u64_counter("footfall.ingest.dead_letters.suppressed")
-                .with_unit("{event}")
-                .with_description("Refused events counted but not kept: over the site's rate, or no room")
-                .build(),
+            dead_letters: counter(
+                "footfall.ingest.dead_letters",
+                "{event}",
+                "Refused events kept on the dead-letter topic",
+            ),
+            dead_letters_suppressed: counter(
+                "footfall.ingest.dead_letters.suppressed",
+                "{event}",
+                "Refused events counted but not kept: over the site's rate, or no room",
+            ),
         }
     }
 
@@ -192,6 +198,7 @@ fn each_reason(
     let sites = Arc::clone(sites);
     Box::new(move |observer| {
         for site in sites.iter() {
+            observer.observe(0, &[of(site)]);
             numbers(site, &mut |reason, events| {
                 observer.observe(events, &[of(site), KeyValue::new(ERROR, reason)]);
             });

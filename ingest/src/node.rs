@@ -12,12 +12,14 @@ use crate::{
     config::Config,
     dead_letter,
     dead_letter::DeadLetters,
+    enrich::{geography::Geography, steps::Steps},
     limits::Limits,
     log::Health,
     metrics::Metrics,
     network::Network,
     seldom::Seldom,
     sites::{SiteState, Sites},
+    trace::Sampling,
     visitor::VisitorKeys,
     wheel::Wheel,
 };
@@ -27,6 +29,8 @@ pub(crate) struct Node {
     pub(crate) config: Config,
     pub(crate) sites: Sites,
     pub(crate) visitors: VisitorKeys,
+    pub(crate) geography: Arc<Geography>,
+    pub(crate) steps: Arc<Steps>,
     pub(crate) limits: Arc<Limits>,
     /// As configured, or as loaded since.
     pub(crate) trusted_proxies: ArcSwap<Vec<Network>>,
@@ -37,6 +41,7 @@ pub(crate) struct Node {
     pub(crate) batcher: Batcher,
     pub(crate) dead_letters: DeadLetters,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) sampling: Sampling,
     pub(crate) health: Arc<Health>,
     pub(crate) metrics_text: Arc<dyn Fn() -> String + Send + Sync>,
     /// Cancelled: drain.

@@ -224,7 +224,7 @@ mod tests {
     }
 
     fn sites() -> Sites {
-        let site = |key: &str| Site { key: key.parse().unwrap(), name: String::new(), origins: Vec::new() };
+        let site = |key: &str| Site::new(key.parse().unwrap(), Vec::new());
         Sites::new(vec![site("shop"), site("blog")])
     }
 

@@ -9,7 +9,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{dead_letter::DeadLetters, metrics::Metrics, sites::SiteState};
+use crate::{dead_letter::DeadLetters, metrics::Metrics, sites::SiteState, trace::BatchSpan};
 
 /// Not taken: come again after `after_ms`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +63,7 @@ pub(crate) struct Receipt {
     received: Instant,
     /// Its share of the bytes in flight.
     bytes: Option<OwnedSemaphorePermit>,
+    span: Option<BatchSpan>,
     tell: Option<oneshot::Sender<Outcome>>,
 }
 
@@ -75,12 +76,22 @@ impl Receipt {
     ) -> (Self, oneshot::Receiver<Outcome>) {
         let (tell, outcome) = oneshot::channel();
         let received = Instant::now();
-        let receipt = Self { site, dead_letters, metrics, tally, received, bytes: None, tell: Some(tell) };
+        let receipt =
+            Self { site, dead_letters, metrics, tally, received, bytes: None, span: None, tell: Some(tell) };
         (receipt, outcome)
     }
 
     pub(crate) fn hold(&mut self, bytes: OwnedSemaphorePermit) {
         self.bytes = Some(bytes);
+    }
+
+    pub(crate) fn trace(&mut self, span: Option<BatchSpan>) {
+        self.span = span;
+    }
+
+    /// When the batch is traced.
+    pub(crate) fn span(&mut self) -> Option<&mut BatchSpan> {
+        self.span.as_mut()
     }
 
     pub(crate) fn settle(mut self, outcome: Outcome) {
@@ -106,6 +117,9 @@ impl Receipt {
                 self.metrics.ack_seconds.record(self.received.elapsed().as_secs_f64(), &[]);
             }
             Err(retry) => ledger.retried(retry.reason, tally.events()),
+        }
+        if let Some(span) = self.span.take() {
+            span.end(&outcome);
         }
         // The connection may be gone; the ledger is right all the same, and the tracker will send again.
         let _ = tell.send(outcome);

@@ -2,24 +2,26 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use footfall_schemas::tracker::ServerFrame;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use hyper::upgrade::OnUpgrade;
 use tracing::debug;
 use warp::{Filter, Rejection, reply::Response};
 
 use crate::{
-    agent::Agent,
     assets,
     clock::now_ms,
     connection::Connection,
     echo::Echo,
+    enrich::agent::{Agent, Hints},
     fallback::{self, Query},
     intake::Sender,
     network::client_address,
     node::Node,
     peer::Peer,
+    pixel,
     place::Denied,
+    reply::Reply,
+    server_api::ServerApi,
     upgrade::{self, BadHandshake},
 };
 
@@ -66,6 +68,30 @@ pub(crate) fn routes(
     let preflight = warp::path!("e").and(warp::options()).and(with_node.clone()).and(query).and(headers).map(
         |node: Arc<Node>, query: Query, headers: HeaderMap| fallback::preflight(&node, &query, &headers),
     );
+    let pixel = warp::path!("e.gif")
+        .and(warp::get())
+        .and(with_node.clone())
+        .and(warp::query::raw().or(warp::any().map(String::new)).unify())
+        .and(headers)
+        .and(peer)
+        .then(|node: Arc<Node>, query: String, headers: HeaderMap, peer: Peer| async move {
+            let address = client_of(&node, &peer, &headers);
+            pixel::get(&node, &query, &headers, address).await
+        });
+    let api = Arc::new(ServerApi::new());
+    let from_servers = warp::path!("api" / "v1" / "events")
+        .and(warp::post())
+        .and(with_node.clone())
+        .and(headers)
+        .and(peer)
+        .and(warp::body::stream())
+        .then(move |node: Arc<Node>, headers: HeaderMap, peer: Peer, body| {
+            let api = Arc::clone(&api);
+            async move {
+                let address = client_of(&node, &peer, &headers);
+                api.post(&node, &headers, address, body).await
+            }
+        });
     let tag: Arc<str> = assets::script_tag().into();
     let script = warp::path!("f.js")
         .and(warp::get().or(warp::head()).unify())
@@ -74,10 +100,8 @@ pub(crate) fn routes(
     let health = warp::path!("healthz").and(warp::get()).map(|| plain(StatusCode::OK, "ok\n".to_owned()));
     let ready =
         warp::path!("readyz").and(warp::get()).and(with_node.clone()).map(|node: Arc<Node>| readiness(&node));
-    let metrics = warp::path!("metrics")
-        .and(warp::get())
-        .and(with_node.clone())
-        .map(|node: Arc<Node>| plain(StatusCode::OK, (node.metrics_text)()));
+    let metrics =
+        warp::path!("metrics").and(warp::get()).and(with_node.clone()).and(headers).and(peer).map(metrics);
     let demo = warp::path("demo")
         .and(warp::path::full())
         .and(warp::path::tail())
@@ -91,6 +115,10 @@ pub(crate) fn routes(
         .or(post)
         .unify()
         .or(preflight)
+        .unify()
+        .or(pixel)
+        .unify()
+        .or(from_servers)
         .unify()
         .or(script)
         .unify()
@@ -117,19 +145,19 @@ fn open_socket(
     peer: Peer,
     upgrade: Option<OnUpgrade>,
 ) -> Response {
-    let refuse = |status, fault: &crate::node::Fault| {
+    let refuse = |fault: &crate::node::Fault| {
         node.metrics.denied(fault.reason.as_str());
-        answer_json(status, &fault.frame())
+        Reply::from(fault).json()
     };
     let Some(site) = node.sites.get(&query.k).cloned() else {
         let fault = fallback::unknown_site(&query.k);
         node.refuse_stranger(&query.k, &fault, b"");
-        return refuse(StatusCode::NOT_FOUND, &fault);
+        return refuse(&fault);
     };
     if let Some(origin) = origin_of(&headers).filter(|origin| !site.site.allows(origin)) {
         let fault = fallback::origin_denied(origin);
         node.refuse_whole(&site, &fault, 1, b"");
-        return refuse(StatusCode::FORBIDDEN, &fault);
+        return refuse(&fault);
     }
     let (answer, upgrade) = match shake_hands(&headers, upgrade) {
         Ok(both) => both,
@@ -161,7 +189,8 @@ fn open_socket(
     let presented = query.t.and_then(|token| node.visitors.verify(site.key(), &token, now).ok());
     let visitor = presented.unwrap_or_else(|| node.visitors.visitor(site.key(), address, user_agent, now));
     let limits = node.limits.sender(address);
-    let sender = Sender { site, visitor, agent: Agent::parse(user_agent), limits };
+    let location = node.geography.locate(address);
+    let sender = Sender { site, visitor, agent: agent_of(&headers), location, limits };
     let tasks = node.tasks.clone();
     tasks.spawn(async move {
         match upgrade::socket(upgrade).await {
@@ -220,6 +249,24 @@ async fn echo_socket(
     Ok(answer)
 }
 
+/// Site keys and numbers are for the operator's eyes.
+fn metrics(node: Arc<Node>, headers: HeaderMap, peer: Peer) -> Response {
+    if node.config.public_metrics || is_this_machine(peer.address.0, &headers) {
+        plain(StatusCode::OK, (node.metrics_text)())
+    } else {
+        plain(
+            StatusCode::FORBIDDEN,
+            "metrics are shown to this machine; see ingest.public_metrics\n".to_owned(),
+        )
+    }
+}
+
+/// A program on this machine asks for itself, not a proxy on behalf of somebody.
+fn is_this_machine(peer: IpAddr, headers: &HeaderMap) -> bool {
+    let is_forwarded = ["x-forwarded-for", "forwarded", "via"].iter().any(|name| headers.contains_key(*name));
+    peer.to_canonical().is_loopback() && !is_forwarded
+}
+
 fn readiness(node: &Node) -> Response {
     if node.shutdown.is_cancelled() {
         plain(StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned())
@@ -253,19 +300,22 @@ pub(crate) fn origin_of(headers: &HeaderMap) -> Option<&str> {
 }
 
 pub(crate) fn user_agent(headers: &HeaderMap) -> &str {
-    let text = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    &text[..text.floor_char_boundary(MAX_USER_AGENT_BYTES)]
+    text_of(headers, header::USER_AGENT.as_str())
 }
 
-pub(crate) fn answer_json(status: StatusCode, frame: &ServerFrame) -> Response {
-    let body = serde_json::to_string(frame).expect("plain fields with text keys always serialise");
-    let mut response = Response::new(body.into());
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    response
+pub(crate) fn agent_of(headers: &HeaderMap) -> Agent {
+    let hints = Hints {
+        brands: text_of(headers, "sec-ch-ua"),
+        platform: text_of(headers, "sec-ch-ua-platform"),
+        mobile: text_of(headers, "sec-ch-ua-mobile"),
+    };
+    Agent::parse(user_agent(headers), hints)
+}
+
+/// A header's text, cut; empty when it is none.
+fn text_of<'h>(headers: &'h HeaderMap, name: &str) -> &'h str {
+    let text = headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    &text[..text.floor_char_boundary(MAX_USER_AGENT_BYTES)]
 }
 
 fn plain(status: StatusCode, text: String) -> Response {
@@ -281,4 +331,28 @@ fn busy(status: StatusCode, text: &str) -> Response {
     let mut response = plain(status, text.to_owned());
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("127.0.0.1", None, true)]
+    #[case("::1", None, true)]
+    #[case("::ffff:127.0.0.1", None, true)]
+    #[case("10.0.0.7", None, false)]
+    #[case("2001:db8::1", None, false)]
+    #[case("127.0.0.1", Some("x-forwarded-for"), false)]
+    #[case("127.0.0.1", Some("forwarded"), false)]
+    #[case("127.0.0.1", Some("via"), false)]
+    fn a_proxy_on_this_machine_is_not_this_machine(
+        #[case] peer: &str,
+        #[case] header: Option<&'static str>,
+        #[case] expected: bool,
+    ) {
+        let headers = header.map(|name| (http::HeaderName::from_static(name), HeaderValue::from_static("a")));
+        assert_eq!(is_this_machine(peer.parse().unwrap(), &headers.into_iter().collect()), expected);
+    }
 }

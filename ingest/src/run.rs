@@ -21,8 +21,9 @@ use tracing::{info, warn};
 use crate::{
     batcher::Batcher,
     clock::now_ms,
-    config::Config,
+    config::{Config, GeographyConfig},
     dead_letter::DeadLetters,
+    enrich::geography::Geography,
     error::Error,
     limits::Limits,
     listener::{self, Listeners},
@@ -33,6 +34,7 @@ use crate::{
     seldom::Seldom,
     sites::Sites,
     tls::Certificate,
+    trace::Sampling,
     visitor::VisitorKeys,
     wheel::Wheel,
 };
@@ -52,6 +54,8 @@ pub struct Parts {
     pub node: String,
     /// Answers `/metrics`.
     pub metrics_text: Arc<dyn Fn() -> String + Send + Sync>,
+    /// Share of the batches that are traced, 0 to 1; 0 when nobody takes traces.
+    pub trace_ratio: f64,
     /// New settings while the node runs.
     pub reload: Reload,
 }
@@ -83,6 +87,7 @@ pub async fn run(
         Err(_) if shutdown.is_cancelled() => return Ok(()),
         connected => connected?,
     };
+    let geography = open_geography(&parts.config.geography).await?;
     let (batcher, packer) = Batcher::new(&parts.config.batcher, Arc::clone(&log), Arc::clone(&metrics));
     let (dead_letters, letters) =
         DeadLetters::new(&parts.sites, parts.config.limits.dead_letters_per_site, Arc::clone(&metrics));
@@ -92,6 +97,8 @@ pub async fn run(
         name: parts.node,
         sites,
         visitors: VisitorKeys::derive(&parts.secret),
+        geography: Arc::clone(&geography),
+        steps: Arc::default(),
         limits: Arc::new(Limits::new(parts.config.limits.clone(), Arc::clone(&metrics))),
         trusted_proxies: ArcSwap::from_pointee(parts.config.trusted_proxies.clone()),
         complaints: Seldom::default(),
@@ -99,6 +106,7 @@ pub async fn run(
         batcher,
         dead_letters,
         metrics,
+        sampling: Sampling::new(parts.trace_ratio),
         health: Arc::clone(log.health()),
         metrics_text: parts.metrics_text,
         // Of our own, so that a fault that cannot be healed drains as well.
@@ -111,6 +119,11 @@ pub async fn run(
     }
 
     let turning = tokio::spawn(Arc::clone(&node.wheel).run(node.shutdown.clone()));
+    node.steps.observe(&opentelemetry::global::meter("footfall.ingest"));
+    if geography.is_configured() {
+        let every = Duration::from_millis(node.config.geography.check_ms);
+        node.tasks.spawn(watch_geography(geography, every, node.shutdown.clone()));
+    }
     let packing = tokio::spawn(packer.run());
     let writing = tokio::spawn(write_dead_letters(letters, Arc::clone(&log)));
     let reporting = tokio::spawn(report(Arc::clone(&node), Arc::clone(&log)));
@@ -133,6 +146,30 @@ async fn connect(
     let (metrics, shutdown) = (Arc::clone(metrics), shutdown.clone());
     let log = spawn_blocking(move || Log::connect(&kafka, &config, metrics, &shutdown));
     Ok(Arc::new(log.await.expect("connecting does not panic and is not aborted")?))
+}
+
+async fn open_geography(config: &GeographyConfig) -> Result<Arc<Geography>, Error> {
+    let path = config.database.clone();
+    let opened = spawn_blocking(move || Geography::open(path)).await;
+    Ok(Arc::new(opened.expect("reading does not panic and is not aborted")?))
+}
+
+/// Follows the database file: whoever updates it need not restart anything.
+async fn watch_geography(geography: Arc<Geography>, every: Duration, shutdown: CancellationToken) {
+    let mut ticks = interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let reading = Arc::clone(&geography);
+        match spawn_blocking(move || reading.refresh()).await {
+            Ok(Ok(true)) => info!("the geography database was read again"),
+            Ok(Err(error)) => warn!(%error, "the geography database cannot be read; the one before stays"),
+            Ok(Ok(false)) | Err(_) => {}
+        }
+    }
 }
 
 /// In the order of the flow, each step with its deadline: sockets, batcher, dead letters, log.

@@ -1,10 +1,14 @@
 //! One event, from the tracker's text to a typed value, or the reason why not. Pure: no clock, no I/O.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
-use footfall_schemas::{EventKind, RejectReason, TrackerEvent, event::PropValue, tracker::MAX_EVENT_BYTES};
+use footfall_schemas::{EventKind, RejectReason, event::PropValue, tracker::MAX_EVENT_BYTES};
 use serde_json::value::RawValue;
-use url::Url;
+
+use crate::{
+    raw::{RawEvent, RawProp, RawProps, Text},
+    web_url::WebUrl,
+};
 
 pub const MAX_URL_BYTES: usize = 2_048;
 pub const MAX_TITLE_BYTES: usize = 512;
@@ -12,6 +16,8 @@ pub const MAX_NAME_BYTES: usize = 64;
 pub const MAX_PROPS: usize = 30;
 pub const MAX_PROP_KEY_BYTES: usize = 64;
 pub const MAX_PROP_VALUE_BYTES: usize = 512;
+/// Deepest nesting of what has to be read. What is ignored may be deeper.
+pub const MAX_DEPTH: usize = 16;
 
 /// A refusal; `detail` names the field and the fix.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,10 +28,10 @@ pub struct Rejected {
 
 /// An event whose every field is within its bounds.
 #[derive(Debug, Clone, PartialEq)]
-pub struct ValidEvent {
-    pub event: TrackerEvent,
+pub struct ValidEvent<'a> {
+    pub event: RawEvent<'a>,
     /// `event.u`, parsed: http or https, with a host.
-    pub url: Url,
+    pub url: WebUrl<'a>,
 }
 
 fn reject<T>(reason: RejectReason, detail: impl Into<String>) -> Result<T, Rejected> {
@@ -33,7 +39,17 @@ fn reject<T>(reason: RejectReason, detail: impl Into<String>) -> Result<T, Rejec
 }
 
 /// Unknown fields are ignored, however deep; a known field that is wrong refuses the event.
-pub fn event(json: &str) -> Result<ValidEvent, Rejected> {
+pub fn event(json: &str) -> Result<ValidEvent<'_>, Rejected> {
+    let event = read(json, None)?.into_owned();
+    let url = bounds(&event)?;
+    Ok(ValidEvent { event, url })
+}
+
+/// `event` when `json` has been read already.
+pub(crate) fn read<'r, 'a>(
+    json: &'a str,
+    event: Option<&'r RawEvent<'a>>,
+) -> Result<Cow<'r, RawEvent<'a>>, Rejected> {
     if json.len() > MAX_EVENT_BYTES {
         return reject(
             RejectReason::TooLarge,
@@ -41,16 +57,17 @@ pub fn event(json: &str) -> Result<ValidEvent, Rejected> {
         );
     }
     // The straight way first; only what fails is looked at field by field, to name the field.
-    let event = serde_json::from_str(json).map_err(|error| diagnose(json, &error))?;
-    let url = bounds(&event)?;
-    Ok(ValidEvent { event, url })
+    match event {
+        Some(event) => Ok(Cow::Borrowed(event)),
+        None => serde_json::from_str(json).map(Cow::Owned).map_err(|error| diagnose(json, &error)),
+    }
 }
 
-fn bounds(event: &TrackerEvent) -> Result<Url, Rejected> {
+pub(crate) fn bounds<'a>(event: &RawEvent<'a>) -> Result<WebUrl<'a>, Rejected> {
     let url = page_url(&event.u)?;
-    text("r", event.r.as_deref(), MAX_URL_BYTES)?;
-    text("t", event.t.as_deref(), MAX_TITLE_BYTES)?;
-    match (event.k, event.n.as_deref()) {
+    text("r", event.r.as_ref(), MAX_URL_BYTES)?;
+    text("t", event.t.as_ref(), MAX_TITLE_BYTES)?;
+    match (event.k, event.n.as_ref()) {
         (EventKind::Custom, None) => {
             return reject(RejectReason::MissingField, "n: missing; name the custom event");
         }
@@ -69,57 +86,96 @@ fn bounds(event: &TrackerEvent) -> Result<Url, Rejected> {
     Ok(url)
 }
 
-fn page_url(text: &str) -> Result<Url, Rejected> {
+fn page_url<'a>(text: &Text<'a>) -> Result<WebUrl<'a>, Rejected> {
     if text.len() > MAX_URL_BYTES {
         return reject(
             RejectReason::BadUrl,
             format!("u: longer than {MAX_URL_BYTES} bytes; send the URL without its query"),
         );
     }
-    if text.contains('\0') {
+    if text.holds_nul() {
         return reject(RejectReason::BadUrl, "u: holds a NUL character; remove it");
     }
-    match Url::parse(text) {
-        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(url),
+    match WebUrl::parse(text) {
+        Some(url) if url.is_web() => Ok(url),
         _ => reject(RejectReason::BadUrl, "u: no http(s) URL; send location.href"),
     }
 }
 
-fn text(field: &str, value: Option<&str>, most: usize) -> Result<(), Rejected> {
+fn text(field: &str, value: Option<&Text<'_>>, most: usize) -> Result<(), Rejected> {
     match value {
         Some(value) if value.len() > most => {
             reject(RejectReason::BadField, format!("{field}: longer than {most} bytes; shorten it"))
         }
         // ClickHouse would keep it; terminals, C programs and exports cut the text there.
-        Some(value) if value.contains('\0') => {
+        Some(value) if value.holds_nul() => {
             reject(RejectReason::BadField, format!("{field}: holds a NUL character; remove it"))
         }
         _ => Ok(()),
     }
 }
 
-fn props(props: &BTreeMap<String, PropValue>) -> Result<(), Rejected> {
+fn props(props: &RawProps<'_>) -> Result<(), Rejected> {
     let bad = |detail: String| reject(RejectReason::BadProps, detail);
     if props.len() > MAX_PROPS {
-        return bad(format!("p: {} properties; send at most {MAX_PROPS}", props.len()));
+        return reject(
+            RejectReason::TooManyProps,
+            format!("p: {} properties; send at most {MAX_PROPS}", props.len()),
+        );
     }
-    for (key, value) in props {
+    for (key, value) in props.iter() {
         if key.is_empty() || key.len() > MAX_PROP_KEY_BYTES {
             return bad(format!("p: a key of {} bytes; use 1 to {MAX_PROP_KEY_BYTES}", key.len()));
         }
-        let PropValue::Text(value) = value else { continue };
+        let RawProp::Text(value) = value else { continue };
         if value.len() > MAX_PROP_VALUE_BYTES {
-            return bad(format!("p.{key}: longer than {MAX_PROP_VALUE_BYTES} bytes; shorten it"));
+            return bad(format!("p.{}: longer than {MAX_PROP_VALUE_BYTES} bytes; shorten it", key.as_str()));
         }
-        if value.contains('\0') || key.contains('\0') {
-            return bad(format!("p.{}: holds a NUL character; remove it", key.escape_default()));
+        if value.holds_nul() || key.holds_nul() {
+            return bad(format!("p.{}: holds a NUL character; remove it", key.as_str().escape_default()));
         }
     }
     Ok(())
 }
 
+/// Why JSON that is not read is not: nested too deep, or no JSON of its type.
+pub(crate) fn unreadable(json: &str) -> RejectReason {
+    if nesting(json) > MAX_DEPTH { RejectReason::TooDeep } else { RejectReason::Malformed }
+}
+
+/// How deep arrays and objects stand in each other, as far as it is JSON.
+fn nesting(json: &str) -> usize {
+    let (mut depth, mut deepest) = (0usize, 0);
+    let mut bytes = json.bytes();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'[' | b'{' => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            b'"' => {
+                // To the end of the text; an escaped quote is none.
+                while let Some(byte) = bytes.next() {
+                    match byte {
+                        b'"' => break,
+                        b'\\' => drop(bytes.next()),
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    deepest
+}
+
 /// Names the field that does not parse. Looks in the order of the type's fields.
 fn diagnose(json: &str, error: &serde_json::Error) -> Rejected {
+    if nesting(json) > MAX_DEPTH {
+        let detail = format!("event: nested deeper than {MAX_DEPTH} levels; send flat properties");
+        return Rejected { reason: RejectReason::TooDeep, detail };
+    }
     let Ok(fields) = serde_json::from_str::<BTreeMap<String, &RawValue>>(json) else {
         let detail = if json.trim_start().starts_with('{') {
             format!("event: a key is no valid text ({error})")
@@ -257,6 +313,23 @@ mod tests {
         "event"
     )]
     #[case::twice(r#"{"k":"view","at":0,"at":1,"u":"https://a/"}"#, RejectReason::Malformed, "event")]
+    #[case::twice_after_a_wrong_one(
+        r#"{"k":"view","at":"x","at":1,"u":"https://a/"}"#,
+        RejectReason::Malformed,
+        "event"
+    )]
+    #[case::scroll_2_to_53(
+        r#"{"k":"engagement","at":0,"u":"https://a/","d":9007199254740993}"#,
+        RejectReason::BadNumber,
+        "d"
+    )]
+    #[case::nan(r#"{"k":"view","at":NaN,"u":"https://a/"}"#, RejectReason::Malformed, "event")]
+    #[case::prop_infinity(
+        r#"{"k":"view","at":0,"u":"https://a/","p":{"a":-Infinity}}"#,
+        RejectReason::Malformed,
+        "event"
+    )]
+    #[case::name_nul(r#"{"k":"custom","at":0,"u":"https://a/","n":"a\u0000"}"#, RejectReason::BadField, "n")]
     #[case::no_name(r#"{"k":"custom","at":0,"u":"https://a/"}"#, RejectReason::MissingField, "n")]
     #[case::empty_name(r#"{"k":"custom","at":0,"u":"https://a/","n":""}"#, RejectReason::BadName, "n")]
     #[case::engagement_without_time(
@@ -339,8 +412,30 @@ mod tests {
     fn a_depth_bomb_in_a_property_is_refused_and_elsewhere_ignored() {
         let bomb = format!("{}{}", "[".repeat(3_000), "]".repeat(3_000));
         let (reason, _) = refusal(&format!(r#"{{"k":"view","at":0,"u":"https://a/","p":{{"a":{bomb}}}}}"#));
-        assert_eq!(reason, RejectReason::BadProps);
+        assert_eq!(reason, RejectReason::TooDeep);
         event(&format!(r#"{{"k":"view","at":0,"u":"https://a/","zz":{bomb}}}"#)).unwrap();
+    }
+
+    #[rstest]
+    #[case("7", 0)]
+    #[case("{}", 1)]
+    #[case("[[],[[]],[]]", 3)]
+    #[case(r#"{"a":"[[[[","b":[1]}"#, 2)]
+    #[case(r#"{"a":"\"[[[[","b":"\\"}"#, 1)]
+    #[case("]]][", 1)]
+    #[case(r#"["open"#, 1)]
+    fn nesting_is_counted_outside_of_texts(#[case] json: &str, #[case] depth: usize) {
+        assert_eq!(nesting(json), depth);
+    }
+
+    #[test]
+    fn sixteen_levels_are_told_by_field_and_seventeen_are_too_deep() {
+        let json = |levels: usize| {
+            let (open, shut) = ("[".repeat(levels), "]".repeat(levels));
+            format!(r#"{{"k":"view","at":0,"u":"https://a/","p":{{"a":{open}{shut}}}}}"#)
+        };
+        assert_eq!(refusal(&json(MAX_DEPTH - 2)).0, RejectReason::BadProps);
+        assert_eq!(refusal(&json(MAX_DEPTH - 1)).0, RejectReason::TooDeep);
     }
 
     #[test]
@@ -356,7 +451,7 @@ mod tests {
             serde_json::json!({"k": "view", "at": 0, "u": "https://a/", "p": props}).to_string()
         };
         event(&json(30)).unwrap();
-        assert_eq!(refusal(&json(31)).0, RejectReason::BadProps);
+        assert_eq!(refusal(&json(31)).0, RejectReason::TooManyProps);
     }
 
     proptest! {

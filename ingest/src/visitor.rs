@@ -1,11 +1,13 @@
 //! Who a visitor is, without cookies, and the signed token that keeps it so.
 //!
 //! A visitor's id is HMAC(day key, site, address, user agent): without the secret it cannot be traced back to an
-//! address, and after its day it cannot be made again from one. The token carries the id over a change of node, of
-//! address and of day.
+//! address, and after its day it is not made again: yesterday's key is kept for a minute, for what came just before
+//! midnight, and dropped. (Whoever holds the secret could derive it once more; a new secret ends that.) The token carries
+//! the id over a change of node, of address and of day.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
+use arc_swap::ArcSwap;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use footfall_schemas::{
     SiteId, VisitorId,
@@ -35,11 +37,30 @@ pub enum BadToken {
     Expired,
 }
 
-/// Keys derived from the deployment's secret: equal on every node.
-#[derive(Clone)]
+/// How long after midnight (UTC) yesterday's key is kept.
+const OVERLAP_MS: i64 = 60 * SECOND_MS;
+
+/// Keys derived from the deployment's secret: equal on every node. Each is kept as an HMAC that has taken it in.
 pub struct VisitorKeys {
-    visitor: [u8; 32],
-    token: [u8; 32],
+    visitor: Hmac<Sha256>,
+    /// For those whom a site's own servers name.
+    name: Hmac<Sha256>,
+    token: Hmac<Sha256>,
+    days: ArcSwap<Days>,
+}
+
+/// The keys of the days that are asked for.
+#[derive(Clone)]
+struct Days {
+    today: DayKey,
+    yesterday: Option<DayKey>,
+}
+
+#[derive(Clone)]
+struct DayKey {
+    /// Since 1970, UTC.
+    day: i64,
+    key: Hmac<Sha256>,
 }
 
 impl std::fmt::Debug for VisitorKeys {
@@ -50,22 +71,49 @@ impl std::fmt::Debug for VisitorKeys {
 
 impl VisitorKeys {
     pub fn derive(secret: &[u8; 32]) -> Self {
-        Self {
-            visitor: mac(secret, &[b"footfall/visitor/v1"]),
-            token: mac(secret, &[b"footfall/visitor-token/v1"]),
-        }
+        let secret = keyed(secret);
+        let visitor = keyed(&mac(&secret, &[b"footfall/visitor/v1"]));
+        let name = keyed(&mac(&secret, &[b"footfall/visitor-name/v1"]));
+        let token = keyed(&mac(&secret, &[b"footfall/visitor-token/v1"]));
+        let first = Days { today: DayKey::derive(&visitor, 0), yesterday: None };
+        Self { visitor, name, token, days: ArcSwap::from_pointee(first) }
     }
 
     /// The id of who comes from `address` with `user_agent` on the (UTC) day of `now_ms`.
     pub fn visitor(&self, site: &SiteId, address: IpAddr, user_agent: &str, now_ms: i64) -> VisitorId {
-        let day_key = mac(&self.visitor, &[&now_ms.div_euclid(DAY_MS).to_be_bytes()]);
         let address = match address.to_canonical() {
             IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
             IpAddr::V6(address) => address.octets(),
         };
         // A site key holds no NUL and an address has a fixed length: no two inputs run together.
-        let tag = mac(&day_key, &[site.as_str().as_bytes(), &[0], &address, user_agent.as_bytes()]);
+        let tag =
+            mac(&self.day_key(now_ms), &[site.as_str().as_bytes(), &[0], &address, user_agent.as_bytes()]);
         VisitorId(u64::from_be_bytes(tag[..8].try_into().expect("8 of 32 bytes")))
+    }
+
+    /// The id of whom the site's own servers call `name`: the same on every day.
+    pub fn named(&self, site: &SiteId, name: &str) -> VisitorId {
+        let tag = mac(&self.name, &[site.as_str().as_bytes(), &[0], name.as_bytes()]);
+        VisitorId(u64::from_be_bytes(tag[..8].try_into().expect("8 of 32 bytes")))
+    }
+
+    fn day_key(&self, now_ms: i64) -> Hmac<Sha256> {
+        let (day, into_day) = (now_ms.div_euclid(DAY_MS), now_ms.rem_euclid(DAY_MS));
+        let days = self.days.load();
+        let is_over = days.yesterday.is_some() && into_day >= OVERLAP_MS;
+        if days.today.day == day && !is_over {
+            return days.today.key.clone();
+        }
+        if let Some(yesterday) = days.yesterday.as_ref().filter(|yesterday| yesterday.day == day) {
+            return yesterday.key.clone();
+        }
+        let asked = DayKey::derive(&self.visitor, day);
+        // A clock that is set back does not bring a day back.
+        if day >= days.today.day {
+            let yesterday = Some(&days.today).filter(|today| today.day + 1 == day && into_day < OVERLAP_MS);
+            self.days.store(Arc::new(Days { today: asked.clone(), yesterday: yesterday.cloned() }));
+        }
+        asked.key
     }
 
     /// base64url of version, visitor, expiry and a MAC over them and the site.
@@ -96,7 +144,7 @@ impl VisitorKeys {
     }
 
     fn token_mac(&self, site: &SiteId, claims: &[u8]) -> Hmac<Sha256> {
-        let mut mac = keyed(&self.token);
+        let mut mac = self.token.clone();
         mac.update(claims);
         mac.update(site.as_str().as_bytes());
         mac
@@ -107,8 +155,14 @@ fn keyed(key: &[u8]) -> Hmac<Sha256> {
     Hmac::new_from_slice(key).expect("HMAC takes keys of any length")
 }
 
-fn mac(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
-    let mut mac = keyed(key);
+impl DayKey {
+    fn derive(visitor: &Hmac<Sha256>, day: i64) -> Self {
+        Self { day, key: keyed(&mac(visitor, &[&day.to_be_bytes()])) }
+    }
+}
+
+fn mac(key: &Hmac<Sha256>, parts: &[&[u8]]) -> [u8; 32] {
+    let mut mac = key.clone();
     parts.iter().for_each(|part| mac.update(part));
     mac.finalize().into_bytes().into()
 }
@@ -140,6 +194,32 @@ mod tests {
     }
 
     #[test]
+    fn yesterdays_key_is_dropped_after_the_overlap() {
+        let keys = keys();
+        let midnight = NOW.div_euclid(DAY_MS) * DAY_MS;
+        let of = |now| keys.visitor(&site("a"), address("203.0.113.9"), "UA", now);
+        let held = || {
+            let days = keys.days.load();
+            (
+                days.today.day - midnight / DAY_MS,
+                days.yesterday.as_ref().map(|day| day.day - midnight / DAY_MS),
+            )
+        };
+        let before = of(midnight - 1);
+        assert_eq!(held(), (-1, None));
+        let after = of(midnight);
+        assert_eq!(held(), (0, Some(-1)));
+        assert_eq!((of(midnight - 1), of(midnight + OVERLAP_MS - 1)), (before, after));
+        assert_eq!(held(), (0, Some(-1)), "what came just before midnight finds its key");
+        assert_eq!(of(midnight + OVERLAP_MS), after);
+        assert_eq!(held(), (0, None));
+        assert_eq!(of(midnight - 1), before, "a clock set back is served");
+        assert_eq!(held(), (0, None), "and brings nothing back");
+        of(midnight + DAY_MS + OVERLAP_MS);
+        assert_eq!(held(), (1, None), "a day without a visitor near midnight leaves nothing behind");
+    }
+
+    #[test]
     fn site_address_and_user_agent_each_tell_visitors_apart() {
         let keys = keys();
         let one = keys.visitor(&site("a"), address("203.0.113.9"), "UA", NOW);
@@ -147,6 +227,14 @@ mod tests {
         assert_ne!(one, keys.visitor(&site("a"), address("203.0.113.8"), "UA", NOW));
         assert_ne!(one, keys.visitor(&site("a"), address("203.0.113.9"), "UA2", NOW));
         assert_eq!(one, keys.visitor(&site("a"), address("::ffff:203.0.113.9"), "UA", NOW));
+    }
+
+    #[test]
+    fn a_named_visitor_is_told_apart_by_name_and_site() {
+        let keys = keys();
+        assert_eq!(keys.named(&site("a"), "anna"), keys.named(&site("a"), "anna"));
+        assert_ne!(keys.named(&site("a"), "anna"), keys.named(&site("a"), "bert"));
+        assert_ne!(keys.named(&site("a"), "anna"), keys.named(&site("b"), "anna"));
     }
 
     #[test]

@@ -57,7 +57,7 @@ async fn a_bad_event_refuses_itself_and_its_siblings_pass() {
     use RejectReason as R;
     assert_eq!(
         refused,
-        [(2, R::BadField), (4, R::BadField), (6, R::BadNumber), (8, R::BadProps), (10, R::Malformed)]
+        [(2, R::BadField), (4, R::BadField), (6, R::BadNumber), (8, R::TooDeep), (10, R::Malformed)]
     );
 
     let stored = kafka.events(6).await;

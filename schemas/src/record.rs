@@ -16,7 +16,7 @@ pub const MAX_RECORD_EVENTS: usize = 512;
 pub const MAX_DEAD_PAYLOAD_BYTES: usize = 4 * 1024;
 
 /// An accepted, enriched event.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct EventRecord {
     pub event_id: EventId,
     pub site: SiteId,
@@ -32,7 +32,7 @@ pub struct EventRecord {
     #[serde(default, skip_serializing_if = "is_default")]
     pub name: String,
     pub host: String,
-    /// Path of the URL, without query and fragment; at least `/`.
+    /// Path of the URL, or what the site's rules make of it; at least `/`. Of the query only what the site allows.
     pub path: String,
     #[serde(default, skip_serializing_if = "is_default")]
     pub title: String,
@@ -42,7 +42,7 @@ pub struct EventRecord {
     /// Host of the referrer without `www.`; empty for direct.
     #[serde(default, skip_serializing_if = "is_default")]
     pub referrer_host: String,
-    /// `direct`, `search`, `social`, `referral`, `campaign`, `email`, `internal`.
+    /// `direct`, `internal`, `search`, `social`, `email`, `assistant`, `paid`, `campaign`, `referral`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub channel: String,
     #[serde(default, skip_serializing_if = "is_default")]
@@ -51,9 +51,18 @@ pub struct EventRecord {
     pub utm_medium: String,
     #[serde(default, skip_serializing_if = "is_default")]
     pub utm_campaign: String,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub utm_term: String,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub utm_content: String,
     /// ISO 3166-1 alpha-2; empty when unknown.
     #[serde(default, skip_serializing_if = "is_default")]
     pub country: String,
+    /// Largest subdivision of the country, and city, by their English names; empty without a geography database.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub region: String,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub city: String,
     #[serde(default, skip_serializing_if = "is_default")]
     pub language: String,
     #[serde(default, skip_serializing_if = "is_default")]
@@ -82,7 +91,7 @@ pub struct EventRecord {
 }
 
 /// Which side refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
     Ingest,
@@ -90,7 +99,7 @@ pub enum Stage {
 }
 
 /// Something refused, kept with its reason. Value of a record on `footfall.dead-letters`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct DeadLetter {
     /// As told; may be a site that does not exist.
     pub site: String,

@@ -63,6 +63,7 @@ impl Edge {
             secret: [7; 32],
             node: name.to_owned(),
             metrics_text: Arc::new(|| "metrics\n".to_owned()),
+            trace_ratio: 0.0,
             reload: Some(reload),
         };
         let shutdown = CancellationToken::new();
