@@ -20,6 +20,7 @@ mod enrich;
 pub mod error;
 mod fallback;
 pub mod frame;
+mod hand_over;
 mod intake;
 mod ledger;
 mod limits;

@@ -25,15 +25,15 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
 use crate::{
-    node::Node, peer::Peer, place::ConnectionPlace, proxy_protocol, routes::routes, seldom::Seldom,
-    transport::Transport,
+    hand_over, node::Node, peer::Peer, place::ConnectionPlace, proxy_protocol, routes::routes,
+    seldom::Seldom, transport::Transport,
 };
 
 /// Largest request header. hyper reads into a buffer that may not grow beyond it.
 const MAX_HEADER_BYTES: usize = 16 * 1024;
 const MAX_HEADERS: usize = 64;
 /// Out of descriptors: accepting again at once would spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// After the shutdown, for a connection without a request so far.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
 /// What an operator's listener serves.
@@ -60,7 +60,7 @@ pub enum Speaks {
 
 /// At least one, for a node to be reached.
 #[derive(Debug)]
-pub struct Listeners(Vec<Listener>);
+pub struct Listeners(pub(crate) Vec<Listener>);
 
 impl From<TcpListener> for Listeners {
     fn from(socket: TcpListener) -> Self {
@@ -85,7 +85,11 @@ impl Listeners {
     }
 
     /// The next connection, in turn when several listeners have one. `full`: only an operator's.
-    async fn accept(&self, turn: &mut usize, full: bool) -> (Speaks, io::Result<(TcpStream, SocketAddr)>) {
+    pub(crate) async fn accept(
+        &self,
+        turn: &mut usize,
+        full: bool,
+    ) -> (Speaks, io::Result<(TcpStream, SocketAddr)>) {
         poll_fn(|cx| {
             for _ in 0..self.0.len() {
                 *turn = (*turn + 1) % self.0.len();
@@ -170,7 +174,7 @@ pub(crate) async fn serve(
         });
     };
     accept_until_shutdown(&listeners, &node, &admit).await;
-    hand_over(listeners, &admit)
+    hand_over::close(listeners, &admit).await
 }
 
 async fn accept_until_shutdown(
@@ -198,24 +202,6 @@ async fn accept_until_shutdown(
             }
         }
     }
-}
-
-/// Closes the listeners. The kernel resets connections that nobody has accepted by then, so they are taken first, and get
-/// the answer of a node that drains.
-fn hand_over(listeners: Listeners, admit: &impl Fn(Speaks, TcpStream, SocketAddr)) -> io::Result<()> {
-    for Listener { socket, speaks } in listeners.0 {
-        let socket = socket.into_std()?;
-        let mut last = Vec::new();
-        while let Ok(accepted) = socket.accept() {
-            last.push(accepted);
-        }
-        drop(socket);
-        for (stream, address) in last {
-            stream.set_nonblocking(true)?;
-            admit(speaks, TcpStream::from_std(stream)?, address);
-        }
-    }
-    Ok(())
 }
 
 /// A connection that was accepted, has its place, and has not said anything yet.

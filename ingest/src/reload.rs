@@ -26,7 +26,7 @@ pub(crate) async fn follow(node: Arc<Node>, certificate: Option<Arc<Certificate>
                 apply(&node, certificate.as_deref(), &config);
             }
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     };
     tokio::select! {
         () = shutdown.cancelled() => {}
