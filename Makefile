@@ -70,9 +70,20 @@ lint: setup-tests $(stamps)/tracker $(stamps)/web ## rustfmt, clippy, licences, 
 schemas: ## Write the JSON schemas and the tables of schemas/PROTOCOL.md anew from the types
 	@FOOTFALL_WRITE=1 cargo test --quiet --locked -p footfall-schemas --test wire
 
+.PHONY: fuzz
+fuzz: setup-build ## Fuzz targets of the edge, FUZZ_SECONDS (30) each
+	@$(setup)/fuzz.sh
+
 .PHONY: bench
 bench: build setup-engine ## Load through the release binary: events a second, and the audit of all of them
 	@$(setup)/bench.sh $(release)
+
+.PHONY: bench-ingest bench-hold
+bench-ingest: build ## What a node costs by connection and by event; writes ingest/benches/RESULTS.md
+	@$(setup)/bench-ingest.sh $(release)
+
+bench-hold: build ## 100,000 connections held for ten minutes; writes ingest/benches/RESULTS.md
+	@$(setup)/bench-ingest.sh $(release) hold
 
 .PHONY: screenshots
 screenshots: build setup-tests ## Pictures of the live page and the demo site, for the README

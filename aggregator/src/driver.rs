@@ -24,6 +24,7 @@ use crate::{
     ports::{Input, Log, Outlet, Store},
     snapshot::{Slot, Slots},
     status::Phase,
+    trace::Traced,
 };
 
 /// Pulse of a partition: how exactly block and live intervals are kept.
@@ -175,6 +176,7 @@ struct Work<L, S, O> {
     plan: Plan,
     teller: Teller,
     pending: VecDeque<Record>,
+    traced: Traced,
     /// Answers of the store, good until the open block is closed.
     asked: HashSet<(SiteId, EventId)>,
     stored: Stored,
@@ -205,6 +207,7 @@ impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
         Self {
             teller: Teller::new(driver.keeper.partition, driver.epoch, full_every),
             pending: VecDeque::new(),
+            traced: Traced::default(),
             asked: HashSet::new(),
             stored: Stored::new(),
             writing: None,
@@ -263,6 +266,9 @@ impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
                     self.idle_since = None;
                     self.driver.keeper.ports.log.taken(record.value.len());
                     let number = self.driver.keeper.partition;
+                    if let Some(parent) = record.trace.filter(|_| record.offset >= self.plan.emit_from) {
+                        self.traced.note(record.offset, parent);
+                    }
                     self.pending.push_back(Record::parse(
                         number,
                         record.offset,
@@ -422,7 +428,12 @@ impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
         self.settled = None;
         self.writing_end = block.end;
         let keeper = self.driver.keeper.clone();
-        let writing = async move { keeper.keep(block, counts, in_doubt, save).await };
+        let span = self.traced.block(keeper.partition, &block);
+        let writing = async move {
+            let kept = keeper.keep(block, counts, in_doubt, save).await;
+            drop(span);
+            kept
+        };
         self.writing = Some(AbortOnDropHandle::new(tokio::spawn(writing)));
     }
 

@@ -137,7 +137,7 @@ impl<L: Log, S: Store, O: Outlet> Keeper<L, S, O> {
             backoff.pause().await;
         }
         let took = began.elapsed().as_secs_f64();
-        self.metrics.insert_seconds.record(took, &self.metrics.of(self.partition));
+        self.metrics.block_seconds.record(took, &self.metrics.of(self.partition));
         self.status.worked(self.partition);
         Ok(())
     }

@@ -30,6 +30,7 @@ mod snapshot;
 mod source;
 mod status;
 mod store;
+mod trace;
 
 #[cfg(test)]
 mod kafka_tests;

@@ -16,7 +16,7 @@ pub(crate) struct Metrics {
     pub(crate) late: Counter<u64>,
     pub(crate) poison: Counter<u64>,
     pub(crate) blocks: Counter<u64>,
-    pub(crate) insert_seconds: Histogram<f64>,
+    pub(crate) block_seconds: Histogram<f64>,
     pub(crate) doubtful: Counter<u64>,
     pub(crate) reconciled: Counter<u64>,
     pub(crate) looked_up: Counter<u64>,
@@ -30,52 +30,82 @@ impl Metrics {
     pub(crate) fn new(status: &Arc<Status>) -> Self {
         let meter = global::meter("footfall.aggregator");
         observe(&meter, status);
-        let counter = |name, says| meter.u64_counter(name).with_description(says).build();
+        let counter = |name, unit, says| {
+            let counter = meter.u64_counter(name).with_unit(unit).with_description(says).build();
+            // Told from the start: a rate that begins with the first failure would miss it.
+            counter.add(0, &[]);
+            counter
+        };
         Self {
-            rows: counter("footfall.aggregator.rows", "Events that became rows"),
-            duplicates: counter("footfall.aggregator.duplicates", "Resends recognised"),
-            late: counter("footfall.aggregator.late", "Events that came after their minute was closed"),
-            poison: counter("footfall.aggregator.poison", "Records and lines that cannot be read"),
-            blocks: counter("footfall.aggregator.blocks", "Blocks written"),
-            insert_seconds: meter
-                .f64_histogram("footfall.aggregator.insert")
+            rows: counter("footfall.aggregator.rows", "{event}", "Events that became rows"),
+            duplicates: counter("footfall.aggregator.duplicates", "{event}", "Resends recognised"),
+            late: counter(
+                "footfall.aggregator.late",
+                "{event}",
+                "Events that came after their minute was closed",
+            ),
+            poison: counter("footfall.aggregator.poison", "{event}", "Records and lines that cannot be read"),
+            blocks: counter("footfall.aggregator.blocks", "{block}", "Blocks written"),
+            block_seconds: meter
+                .f64_histogram("footfall.aggregator.block.duration")
                 .with_unit("s")
                 .with_description("From a block's boundary to its rows known to be stored")
                 .with_boundaries(vec![
                     0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0,
                 ])
                 .build(),
-            doubtful: counter("footfall.aggregator.inserts.doubtful", "Inserts whose outcome was looked up"),
+            doubtful: counter(
+                "footfall.aggregator.inserts.doubtful",
+                "{insert}",
+                "Inserts whose outcome was looked up",
+            ),
             reconciled: counter(
                 "footfall.aggregator.rows.reconciled",
+                "{event}",
                 "Rows inserted after they were missed",
             ),
             looked_up: counter(
                 "footfall.aggregator.events.looked_up",
+                "{event}",
                 "Events too old for memory, looked up",
             ),
-            failures: counter("footfall.aggregator.failures", "Attempts that failed and are tried again"),
+            failures: counter(
+                "footfall.aggregator.failures",
+                "{attempt}",
+                "Attempts that failed and are tried again",
+            ),
             mismatches: counter(
                 "footfall.aggregator.blocks.mismatched",
+                "{block}",
                 "Blocks rebuilt other than announced",
             ),
-            dead_letters: counter("footfall.aggregator.dead_letters", "Dead letters written to ClickHouse"),
+            dead_letters: counter(
+                "footfall.aggregator.dead_letters",
+                "{event}",
+                "Dead letters written to ClickHouse",
+            ),
         }
     }
 
     pub(crate) fn of(&self, partition: i32) -> [KeyValue; 1] {
-        [KeyValue::new("partition", i64::from(partition))]
+        of_partition(partition)
     }
+}
+
+/// By the conventions for messaging clients, where a partition's id is text.
+fn of_partition(partition: i32) -> [KeyValue; 1] {
+    [KeyValue::new("messaging.destination.partition.id", partition.to_string())]
 }
 
 fn observe(meter: &Meter, status: &Arc<Status>) {
     let weak = Arc::downgrade(status);
     meter
         .i64_observable_gauge("footfall.aggregator.lag")
-        .with_description("Records not yet written")
+        .with_unit("{message}")
+        .with_description("Records of the log that are not yet rows")
         .with_callback(move |observer| {
             for (partition, status) in weak.upgrade().iter().flat_map(|status| status.partitions()) {
-                observer.observe(status.lag(), &[KeyValue::new("partition", i64::from(partition))]);
+                observer.observe(status.lag(), &of_partition(partition));
             }
         })
         .build();
@@ -86,7 +116,7 @@ fn observe(meter: &Meter, status: &Arc<Status>) {
         .with_callback(move |observer| {
             for (partition, status) in weak.upgrade().iter().flat_map(|status| status.partitions()) {
                 let failing = u64::from(status.last_error.is_some());
-                observer.observe(failing, &[KeyValue::new("partition", i64::from(partition))]);
+                observer.observe(failing, &of_partition(partition));
             }
         })
         .build();

@@ -6,6 +6,7 @@ use footfall_schemas::{
     EventId, SiteId,
     live::LiveRecord,
     rows::{EventRow, RollingRow},
+    trace::TraceParent,
 };
 
 use crate::{
@@ -37,6 +38,8 @@ pub(crate) struct RawRecord {
     /// ms since 1970.
     pub(crate) timestamp: i64,
     pub(crate) value: Vec<u8>,
+    /// When a batch in it is traced.
+    pub(crate) trace: Option<TraceParent>,
 }
 
 /// One assigned partition of `footfall.events`. Every call fails with [`LogError::Gone`] once it was taken away.

@@ -32,6 +32,7 @@ use crate::{
     outlet::client,
     ports::{Committed, Input, Log, RawRecord},
     status::Status,
+    trace,
 };
 
 /// The consumer group.
@@ -158,6 +159,7 @@ fn poll(consumer: &BaseConsumer<Group>) {
                     offset: message.offset(),
                     timestamp: message.timestamp().to_millis().unwrap_or(0),
                     value: message.payload().unwrap_or_default().to_vec(),
+                    trace: trace::parent_of(&message),
                 };
                 group.deliver(consumer, message.partition(), raw);
             }

@@ -11,6 +11,8 @@ pub struct Config {
     /// Origin under which people reach this node when that is not `http://` and the address they typed, such as
     /// `https://stats.example.com` behind a proxy that ends TLS. With https, cookies are `Secure` and `__Host-`.
     pub public_url: Option<String>,
+    /// Show `/metrics` to everybody, and not only to programs on this machine.
+    pub public_metrics: bool,
     /// How long a login link can be used, once.
     pub login_link_ms: u64,
     /// How long a login lasts.
@@ -63,6 +65,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             public_url: None,
+            public_metrics: false,
             login_link_ms: 15 * 60 * 1_000,
             session_ms: 30 * 24 * 60 * 60 * 1_000,
             logins_per_minute: 30,

@@ -118,7 +118,7 @@ impl Hub {
                 "a record cannot be read; is another version writing?");
             "unreadable"
         });
-        Metrics::count(&self.metrics.records, "outcome", outcome);
+        Metrics::count(&self.metrics.records, "footfall.outcome", outcome);
     }
 
     pub(crate) fn take_live(&mut self, value: &[u8], now: Moment) -> Result<&'static str, serde_json::Error> {

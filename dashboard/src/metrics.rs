@@ -31,21 +31,46 @@ pub(crate) struct Metrics {
 impl Metrics {
     pub(crate) fn new() -> Self {
         let meter = global::meter("footfall.dashboard");
+        let counter = |name, unit, says| {
+            let counter = meter.u64_counter(name).with_unit(unit).with_description(says).build();
+            // Told from the start: a rate that begins with the first failure would miss it.
+            counter.add(0, &[]);
+            counter
+        };
+        let viewers = meter
+            .i64_up_down_counter("footfall.dashboard.viewer.count")
+            .with_unit("{connection}")
+            .with_description("Open viewers' sockets")
+            .build();
+        viewers.add(0, &[]);
         Self {
-            viewers: meter.i64_up_down_counter("footfall.dashboard.viewers").build(),
-            frames: meter.u64_counter("footfall.dashboard.frames").build(),
-            bytes: meter.u64_counter("footfall.dashboard.sent").with_unit("By").build(),
-            conflations: meter.u64_counter("footfall.dashboard.conflations").build(),
-            closed: meter.u64_counter("footfall.dashboard.closed").build(),
+            viewers,
+            frames: counter("footfall.dashboard.frames", "{frame}", "Frames sent to viewers, by kind"),
+            bytes: counter("footfall.dashboard.sent", "By", "Bytes of frames sent to viewers"),
+            conflations: counter(
+                "footfall.dashboard.conflations",
+                "{viewer}",
+                "Viewers that were too far behind and got the newest whole",
+            ),
+            closed: counter(
+                "footfall.dashboard.closes",
+                "{connection}",
+                "Sockets closed from this side, by close code",
+            ),
             lag: meter
                 .f64_histogram("footfall.dashboard.hub.lag")
                 .with_unit("s")
+                .with_description("From a live record's telling to its arrival here")
                 .with_boundaries(vec![0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0])
                 .build(),
-            records: meter.u64_counter("footfall.dashboard.records").build(),
-            silent_partitions: meter.u64_gauge("footfall.dashboard.silent_partitions").build(),
-            history: meter.u64_counter("footfall.dashboard.history").build(),
-            logins: meter.u64_counter("footfall.dashboard.logins").build(),
+            records: counter("footfall.dashboard.records", "{message}", "Live records read, by outcome"),
+            silent_partitions: meter
+                .u64_gauge("footfall.dashboard.silent_partitions")
+                .with_unit("{partition}")
+                .with_description("Partitions that are told as silent, over all sites")
+                .build(),
+            history: counter("footfall.dashboard.history", "{request}", "Histories asked for, by outcome"),
+            logins: counter("footfall.dashboard.logins", "{attempt}", "Logins, by outcome"),
         }
     }
 

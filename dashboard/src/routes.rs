@@ -90,9 +90,10 @@ pub(crate) fn routes(node: &Arc<Node>) -> BoxedFilter<(warp::reply::Response,)> 
         .map(|_: Arc<Node>| text(StatusCode::OK, "ok\n"))
         .or(get("/readyz").map(|node: Arc<Node>| node.readiness()))
         .unify()
-        .or(get("/metrics").map(|node: Arc<Node>| {
-            pages::typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", (node.metrics_text)())
-        }))
+        .or(get("/metrics")
+            .and(peer())
+            .and(headers())
+            .map(|node: Arc<Node>, peer, headers: HeaderMap| node.metrics(peer, &headers)))
         .unify();
     let login = get("/login")
         .and(peer())
@@ -181,6 +182,14 @@ impl Node {
         }
     }
 
+    fn metrics(&self, peer: Option<Peer>, headers: &HeaderMap) -> Answer {
+        if self.shared.config.public_metrics || is_this_machine(peer, headers) {
+            pages::typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", (self.metrics_text)())
+        } else {
+            text(StatusCode::FORBIDDEN, "metrics are shown to this machine; see dashboard.public_metrics\n")
+        }
+    }
+
     /// Looks at a link without using it up.
     fn show_login(&self, peer: Option<Peer>, token: &str) -> Answer {
         if !self.logins.allow(peer) {
@@ -212,7 +221,7 @@ impl Node {
     }
 
     fn login_outcome(&self, outcome: &'static str, response: Answer) -> Answer {
-        Metrics::count(&self.shared.metrics.logins, "outcome", outcome);
+        Metrics::count(&self.shared.metrics.logins, "footfall.outcome", outcome);
         response
     }
 
@@ -257,7 +266,7 @@ impl Node {
         if !(1..=MAX_HOURS).contains(&hours) {
             return error(StatusCode::BAD_REQUEST, "bad_hours", "hours: from 1 to 24");
         }
-        let counted = |outcome| Metrics::count(&self.shared.metrics.history, "outcome", outcome);
+        let counted = |outcome| Metrics::count(&self.shared.metrics.history, "footfall.outcome", outcome);
         match self.history.read(&site, hours, wall_ms()).await {
             Ok(body) => {
                 counted("ok");
@@ -354,6 +363,12 @@ fn network(address: IpAddr) -> IpAddr {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
         v4 => v4,
     }
+}
+
+/// A program on this machine asks for itself, not a proxy on behalf of somebody.
+fn is_this_machine(peer: Option<Peer>, headers: &HeaderMap) -> bool {
+    let is_forwarded = ["x-forwarded-for", "forwarded", "via"].iter().any(|name| headers.contains_key(*name));
+    peer.is_some_and(|Peer(address)| address.to_canonical().is_loopback()) && !is_forwarded
 }
 
 /// `Origin` is exactly the dashboard's own: the one configured, or the address that was asked.

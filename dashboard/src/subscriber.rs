@@ -78,7 +78,7 @@ impl Subscriber {
         let metrics = self.shared.metrics.clone();
         metrics.viewers.add(1, &[]);
         if let Err(End::Code(code, reason)) = self.serve().await {
-            metrics.closed.add(1, &[KeyValue::new("code", i64::from(code))]);
+            metrics.closed.add(1, &[KeyValue::new("footfall.close.code", i64::from(code))]);
             self.close(code, reason).await;
         }
         metrics.viewers.add(-1, &[]);
@@ -221,7 +221,7 @@ impl Subscriber {
         };
         match sent {
             Ok(Ok(())) => {
-                Metrics::count(&shared.metrics.frames, "kind", kind);
+                Metrics::count(&shared.metrics.frames, "footfall.frame.kind", kind);
                 Ok(())
             }
             Ok(Err(_)) => Err(End::Peer),

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Tools of the machine: compiler, Rust, Node; with `--tests` Python and a browser; with `--kafka` Java and Maven. As
-# root, missing Debian packages are installed; otherwise the one line that installs them is printed.
+# Tools of the machine: compiler, Rust, Node; with `--tests` Python, a browser and proxies; with `--kafka` Java and
+# Maven. As root, missing Debian packages are installed; otherwise the one line that installs them is printed.
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 
@@ -27,6 +27,15 @@ want flock util-linux
 if $tests; then
   want python3 python3
   python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+  # The collector of the telemetry tests is linked against it.
+  if [ "$(command -v python3)" = /usr/bin/python3 ]; then
+    python3 -c 'import ctypes, sys; ctypes.CDLL("libpython%d.%d.so.1.0" % sys.version_info[:2])' 2>/dev/null ||
+      missing+=(libpython3-dev)
+  fi
+  # Debian keeps servers where not every user's PATH leads.
+  PATH="$PATH:/usr/sbin"
+  want nginx nginx
+  want haproxy haproxy
   browser="$("$root/deploy/setup/browser.sh" 2>/dev/null || true)"
   [ -n "$browser" ] || missing+=(chromium)
 fi
@@ -41,7 +50,8 @@ if [ "${#missing[@]}" -gt 0 ]; then
     die "missing: ${missing[*]} (Debian's names; install what your system calls them)"
   elif [ "$(id -u)" -eq 0 ]; then
     say "installing ${missing[*]}"
-    export DEBIAN_FRONTEND=noninteractive
+    # The tests start the servers they need; their packages must not.
+    export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
     quietly apt-update apt-get update
     quietly apt-install apt-get install -y --no-install-recommends "${missing[@]}"
   elif [ "${missing[*]}" = chromium ] && [ "${CI:-}" != true ]; then

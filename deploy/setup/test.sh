@@ -12,6 +12,8 @@ tests rust cargo test --workspace --locked
 tests tracker npm test --silent --prefix "$root/ingest/tracker"
 tests dashboard npm test --silent --prefix "$root/dashboard/web"
 tests broker-contract "$root/.venv/bin/python" -m pytest -q "$root/deploy/tests/broker_contract"
+tests telemetry "$root/.venv/bin/python" -m pytest -q "$root/deploy/tests/telemetry"
+tests conformance "$root/.venv/bin/python" -m pytest -q "$root/deploy/tests/conformance"
 
 if CHROMIUM="$("$root/deploy/setup/browser.sh")"; then
   export CHROMIUM

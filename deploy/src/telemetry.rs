@@ -1,18 +1,29 @@
-//! What the process tells of itself: logs on stderr, metrics as Prometheus text and by OTLP, traces by OTLP.
+//! What the process tells of itself: logs on stderr and by OTLP, metrics as Prometheus text and by OTLP, traces by OTLP.
+//!
+//! Everything that goes out by OTLP waits in a bounded queue for a thread of its own, and is dropped when that is full:
+//! a collector that is slow or gone costs nothing else.
 
-use std::{sync::Arc, time::Duration};
+use std::{sync::Arc, thread, time::Duration};
 
 use anyhow::Context;
-use opentelemetry::{KeyValue, trace::TracerProvider as _};
-use opentelemetry_otlp::{MetricExporter, SpanExporter, WithExportConfig};
+use opentelemetry::KeyValue;
+use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
+use opentelemetry_otlp::{LogExporter, MetricExporter, SpanExporter, WithExportConfig};
 use opentelemetry_sdk::{
     Resource,
-    metrics::SdkMeterProvider,
+    logs::SdkLoggerProvider,
+    metrics::{Instrument, SdkMeterProvider, Stream},
+    resource::{EnvResourceDetector, TelemetryResourceDetector},
     trace::{Sampler, SdkTracerProvider},
 };
 use prometheus::{Encoder, Registry, TextEncoder};
 use serde::Deserialize;
-use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{
+    EnvFilter, Layer,
+    filter::{FilterExt, filter_fn},
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
 
 /// `[telemetry]`
 #[derive(Debug, Clone, Deserialize)]
@@ -21,7 +32,8 @@ pub struct TelemetrySettings {
     /// What is logged, by level and target: `info`, `footfall_ingest=debug,info`. `RUST_LOG` wins.
     pub log: String,
     pub log_format: LogFormat,
-    /// OTLP over HTTP, for example `http://127.0.0.1:4318`. Nothing is sent when absent.
+    /// OTLP over HTTP, for example `http://127.0.0.1:4318`. When absent, `OTEL_EXPORTER_OTLP_ENDPOINT`; without that
+    /// nothing is sent.
     pub otlp_endpoint: Option<String>,
     /// Share of batches that are traced, 0 to 1.
     pub trace_ratio: f64,
@@ -54,6 +66,17 @@ impl TelemetrySettings {
         }
         EnvFilter::try_new(&self.log).map(drop).map_err(|error| format!("telemetry.log: {error}"))
     }
+
+    fn filter(&self) -> anyhow::Result<EnvFilter> {
+        EnvFilter::try_from_default_env().or_else(|_| EnvFilter::try_new(&self.log)).context("telemetry.log")
+    }
+
+    fn endpoint(&self) -> Option<String> {
+        let endpoint =
+            self.otlp_endpoint.clone().or_else(|| std::env::var("OTEL_EXPORTER_OTLP_ENDPOINT").ok())?;
+        let endpoint = endpoint.trim_end_matches('/');
+        (!endpoint.is_empty()).then(|| endpoint.to_owned())
+    }
 }
 
 /// Renders all metrics as Prometheus text.
@@ -63,65 +86,91 @@ pub type MetricsText = Arc<dyn Fn() -> String + Send + Sync>;
 #[derive(Debug)]
 pub struct Telemetry {
     meters: SdkMeterProvider,
-    tracers: Option<SdkTracerProvider>,
+    sent: Option<Sent>,
     registry: Registry,
+    trace_ratio: f64,
 }
 
-/// How long the last spans and metrics may take to leave.
+/// What goes out by OTLP beside the metrics.
+#[derive(Debug)]
+struct Sent {
+    tracers: SdkTracerProvider,
+    logs: SdkLoggerProvider,
+}
+
+/// How long the last spans, logs and metrics may take to leave.
 const FLUSH_WITHIN: Duration = Duration::from_secs(3);
+/// Of a metric by site and reason. More sites and reasons than this share a last one.
+const MOST_SERIES: usize = 20_000;
+/// What the exporters themselves log, and the HTTP client under them. Sent by OTLP, each export would cause the next.
+const OF_THE_EXPORTERS: [&str; 5] = ["opentelemetry", "reqwest", "hyper", "hyper_util", "h2"];
 
 impl Telemetry {
-    /// Installs logs, the global meter and the global tracer. Once a process.
-    pub fn install(settings: &TelemetrySettings, role: &'static str) -> anyhow::Result<Self> {
-        let resource = Resource::builder()
-            .with_service_name("footfall")
-            .with_attributes([
-                KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
-                KeyValue::new("footfall.role", role),
-            ])
-            .build();
+    /// Installs logs, the global meter and the global tracer. Once a process. `instance` is unique among those that run.
+    pub fn install(
+        settings: &TelemetrySettings,
+        role: &'static str,
+        instance: String,
+    ) -> anyhow::Result<Self> {
+        let resource = resource(role, instance);
         let registry = Registry::new();
         let scrape = opentelemetry_prometheus::exporter()
             .with_registry(registry.clone())
             .build()
             .context("the Prometheus exporter")?;
-        let mut meters = SdkMeterProvider::builder().with_resource(resource.clone()).with_reader(scrape);
-        let mut tracers = None;
-        if let Some(endpoint) = &settings.otlp_endpoint {
-            let endpoint = endpoint.trim_end_matches('/');
+        let mut meters = SdkMeterProvider::builder()
+            .with_resource(resource.clone())
+            .with_view(many_series)
+            .with_reader(scrape);
+        let endpoint = settings.endpoint();
+        let mut sent = None;
+        if let Some(endpoint) = &endpoint {
             let wrong = || format!("telemetry.otlp_endpoint: {endpoint}");
             let metrics =
                 MetricExporter::builder().with_http().with_endpoint(format!("{endpoint}/v1/metrics"));
             meters = meters.with_periodic_exporter(metrics.build().with_context(wrong)?);
             let spans = SpanExporter::builder().with_http().with_endpoint(format!("{endpoint}/v1/traces"));
-            let ratio = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(settings.trace_ratio)));
-            let provider = SdkTracerProvider::builder()
-                .with_resource(resource)
-                .with_sampler(ratio)
+            // Who begins a trace has drawn lots for it already; who goes on with one does as it was drawn.
+            let tracers = SdkTracerProvider::builder()
+                .with_resource(resource.clone())
+                .with_sampler(Sampler::ParentBased(Box::new(Sampler::AlwaysOn)))
                 .with_batch_exporter(spans.build().with_context(wrong)?)
                 .build();
-            opentelemetry::global::set_tracer_provider(provider.clone());
-            tracers = Some(provider);
+            opentelemetry::global::set_tracer_provider(tracers.clone());
+            let lines = LogExporter::builder().with_http().with_endpoint(format!("{endpoint}/v1/logs"));
+            let logs = SdkLoggerProvider::builder()
+                .with_resource(resource)
+                .with_batch_exporter(lines.build().with_context(wrong)?)
+                .build();
+            sent = Some(Sent { tracers, logs });
         }
         let meters = meters.build();
         opentelemetry::global::set_meter_provider(meters.clone());
 
-        let filter = EnvFilter::try_from_default_env().or_else(|_| EnvFilter::try_new(&settings.log));
-        let filter = filter.context("telemetry.log")?;
         let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
         let lines = match settings.log_format {
             LogFormat::Text => lines.with_target(false).boxed(),
             LogFormat::Json => lines.json().boxed(),
         };
-        let spans = tracers
-            .as_ref()
-            .map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer("footfall")));
+        let exported = match &sent {
+            Some(sent) => Some(
+                OpenTelemetryTracingBridge::new(&sent.logs)
+                    .with_filter(settings.filter()?.and(filter_fn(|meta| may_be_sent(meta.target())))),
+            ),
+            None => None,
+        };
         tracing_subscriber::registry()
-            .with(spans)
-            .with(lines.with_filter(filter))
+            .with(exported)
+            .with(lines.with_filter(settings.filter()?))
             .try_init()
             .context("logs")?;
-        Ok(Self { meters, tracers, registry })
+        let trace_ratio = if sent.is_some() { settings.trace_ratio } else { 0.0 };
+        Ok(Self { meters, sent, registry, trace_ratio })
+    }
+
+    /// Share of the batches to trace: 0 when nobody takes traces.
+    pub fn trace_ratio(&self) -> f64 {
+        self.trace_ratio
     }
 
     pub fn metrics_text(&self) -> MetricsText {
@@ -137,12 +186,43 @@ impl Telemetry {
 
     /// Sends what is still held. Blocks for up to some seconds: call it last, off the async threads.
     pub fn shutdown(self) {
-        if let Some(tracers) = self.tracers {
-            let _ = tracers.shutdown_with_timeout(FLUSH_WITHIN);
-        }
-        // A collector that is gone must not keep the process.
-        let _ = self.meters.shutdown_with_timeout(FLUSH_WITHIN);
+        // Side by side, and whatever comes of it: a collector that is gone must not keep the process.
+        thread::scope(|scope| {
+            scope.spawn(|| self.meters.shutdown_with_timeout(FLUSH_WITHIN));
+            if let Some(sent) = &self.sent {
+                scope.spawn(|| sent.tracers.shutdown_with_timeout(FLUSH_WITHIN));
+                scope.spawn(|| sent.logs.shutdown_with_timeout(FLUSH_WITHIN));
+            }
+        });
     }
+}
+
+/// `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` win over what is known here.
+fn resource(role: &'static str, instance: String) -> Resource {
+    let mut resource = Resource::builder_empty()
+        .with_attributes([
+            KeyValue::new("service.name", "footfall"),
+            KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
+            KeyValue::new("service.instance.id", instance),
+            KeyValue::new("footfall.role", role),
+            KeyValue::new("process.pid", i64::from(std::process::id())),
+        ])
+        .with_detector(Box::new(TelemetryResourceDetector))
+        .with_detector(Box::new(EnvResourceDetector::new()));
+    if let Some(name) = std::env::var("OTEL_SERVICE_NAME").ok().filter(|name| !name.is_empty()) {
+        resource = resource.with_service_name(name);
+    }
+    resource.build()
+}
+
+/// Metrics by site and reason may have more series than the SDK keeps by itself.
+fn many_series(instrument: &Instrument) -> Option<Stream> {
+    let by_site = instrument.name().starts_with("footfall.ingest.events.");
+    by_site.then(|| Stream::builder().with_cardinality_limit(MOST_SERIES).build().ok()).flatten()
+}
+
+fn may_be_sent(target: &str) -> bool {
+    !OF_THE_EXPORTERS.iter().any(|exporter| target.starts_with(exporter))
 }
 
 #[cfg(test)]
@@ -156,6 +236,15 @@ mod tests {
     #[case(TelemetrySettings { log: "a=b=c".into(), ..Default::default() }, "telemetry.log")]
     fn a_wrong_setting_is_named(#[case] settings: TelemetrySettings, #[case] key: &str) {
         assert!(settings.check().unwrap_err().starts_with(key));
+    }
+
+    #[rstest]
+    #[case("footfall_ingest::run", true)]
+    #[case("opentelemetry_sdk", false)]
+    #[case("opentelemetry-otlp", false)]
+    #[case("hyper_util::client::legacy", false)]
+    fn logs_of_the_exporters_are_not_exported(#[case] target: &str, #[case] sent: bool) {
+        assert_eq!(may_be_sent(target), sent);
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::{
     frame::{self, Heard},
     intake::Sender,
     node::Node,
-    routes::Held,
+    place::SocketPlace,
     socket::{self, Scratch, Socket},
     wheel::{Key, Tick},
 };
@@ -48,7 +48,7 @@ pub(crate) struct Connection {
     conversation: Conversation,
     socket: Socket,
     /// The places it takes.
-    _held: Held,
+    _place: SocketPlace,
     stage: Stage,
     /// The socket may hold more than was heard.
     paused: bool,
@@ -66,13 +66,13 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(node: Arc<Node>, sender: Sender, socket: Socket, held: Held) -> Self {
+    pub(crate) fn new(node: Arc<Node>, sender: Sender, socket: Socket, place: SocketPlace) -> Self {
         node.metrics.sockets.add(1, &[]);
         let now = node.wheel.now();
         Self {
             conversation: Conversation::new(node, sender),
             socket,
-            _held: held,
+            _place: place,
             stage: Stage::New,
             // The first frames may have come with the handshake.
             paused: true,
@@ -298,5 +298,16 @@ impl Drop for Connection {
             self.node().wheel.leave(key);
         }
         self.node().metrics.sockets.add(-1, &[]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_small() {
+        // With the task's header and tokio's registration of the socket, an idle connection stays below a kilobyte.
+        assert!(size_of::<Connection>() <= 336, "{}", size_of::<Connection>());
     }
 }

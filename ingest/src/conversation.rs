@@ -58,6 +58,8 @@ pub(crate) struct Conversation {
     /// Until when the peer was told to wait, and how often it did not.
     wait_until: Option<Tick>,
     flood_strikes: u32,
+    /// Whether the peer is near a limit and has been told so.
+    slowed: bool,
     malformed_in_a_row: u16,
     /// A tracker that connects and says nothing is no tracker.
     pub(crate) first_message: bool,
@@ -73,6 +75,7 @@ impl Conversation {
             in_flight: VecDeque::new(),
             wait_until: None,
             flood_strikes: 0,
+            slowed: false,
             malformed_in_a_row: 0,
             first_message: false,
         }
@@ -155,7 +158,7 @@ impl Conversation {
                 self.hear_text(text, out)
             }
             Heard::Binary(_) => Err(End::Close(close::UNSUPPORTED, "text frames only")),
-            Heard::Ping => self.charge_frame(),
+            Heard::Ping => self.charge_frame(0),
             Heard::Pong => Ok(()),
             Heard::Close => Err(End::Closed),
             Heard::Fault(fault) => Err(self.hear_fault(&fault)),
@@ -183,7 +186,7 @@ impl Conversation {
             Ok(ClientFrame::Batch) => match intake::batch(text) {
                 Ok(batch) => {
                     self.malformed_in_a_row = 0;
-                    self.take(batch)
+                    self.take(batch, out)
                 }
                 Err((fault, events)) if fault.reason == RejectReason::TooLarge => {
                     self.node.refuse_whole(&self.sender.site, &fault, events, text.as_bytes());
@@ -194,7 +197,7 @@ impl Conversation {
             Ok(ClientFrame::Here) => match serde_json::from_str::<Here>(text) {
                 Ok(here) => {
                     self.malformed_in_a_row = 0;
-                    self.charge_frame()?;
+                    self.charge_frame(text.len())?;
                     if let Some(tab) = self.tab {
                         let visitor = self.sender.visitor;
                         self.sender.site.presence().show(visitor, tab, &here.path, here.visible);
@@ -206,12 +209,12 @@ impl Conversation {
                     self.malformed(&fault, 1, text, out)
                 }
             },
-            Ok(ClientFrame::Unknown) => self.charge_frame(),
+            Ok(ClientFrame::Unknown) => self.charge_frame(text.len()),
             Err(fault) => self.malformed(&fault, 1, text, out),
         }
     }
 
-    fn take(&mut self, batch: footfall_schemas::tracker::Batch) -> Result<(), End> {
+    fn take(&mut self, batch: footfall_schemas::tracker::Batch, out: &mut Vec<u8>) -> Result<(), End> {
         let now = self.node.wheel.now();
         let early = self.wait_until.is_some_and(|until| now < until);
         let taken = self.node.take(&self.sender, batch);
@@ -228,14 +231,22 @@ impl Conversation {
                 self.flood_strikes = 0;
             }
         }
+        // Once when a limit comes near, not with each batch that is near it.
+        if taken.slow && !self.slowed {
+            say(out, &ServerFrame::Slow { linger_ms: SLOW_LINGER_MS });
+        }
+        self.slowed = taken.slow;
+        if let Some(share) = taken.sample {
+            say(out, &share.frame());
+        }
         self.in_flight.push_back(taken);
         Ok(())
     }
 
     /// A frame that is no batch counts like one event; over the limit it is a strike.
-    fn charge_frame(&mut self) -> Result<(), End> {
-        match self.node.limits.charge(&self.sender.limits, 1) {
-            Ok(()) => Ok(()),
+    fn charge_frame(&mut self, bytes: usize) -> Result<(), End> {
+        match self.node.limits.charge(&self.sender.limits, &self.sender.site.limits, 1, bytes) {
+            Ok(_) => Ok(()),
             Err(_) => self.strike(),
         }
     }
@@ -250,7 +261,7 @@ impl Conversation {
 
     fn malformed(&mut self, fault: &Fault, events: u64, text: &str, out: &mut Vec<u8>) -> Result<(), End> {
         self.node.refuse_whole(&self.sender.site, fault, events, text.as_bytes());
-        self.charge_frame()?;
+        self.charge_frame(text.len())?;
         say(out, &fault.frame());
         self.malformed_in_a_row += 1;
         if u32::from(self.malformed_in_a_row) >= self.node.limits.settings().malformed_strikes {

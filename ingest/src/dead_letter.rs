@@ -11,7 +11,7 @@ use governor::{DefaultDirectRateLimiter, RateLimiter};
 use tokio::sync::mpsc;
 use tracing::debug;
 
-use crate::{config::Rate, limits::quota, metrics::Metrics};
+use crate::{config::Rate, metrics::Metrics, rates::quota};
 
 /// Letters waiting to be written. Full: the letter is counted as suppressed, its refusal stands.
 const QUEUE: usize = 1_024;

@@ -144,7 +144,7 @@ pub(crate) async fn settle(
         site: Arc::clone(site),
         visitor,
         agent: Agent::parse(user_agent),
-        limits: node.limits.sender(address, false),
+        limits: node.limits.sender(address),
     };
     let asks = batch.events.is_empty();
     let mut taken = node.take(&sender, batch);

@@ -10,9 +10,7 @@ use footfall_schemas::{
         Ack, Batch, ClientFrame, ClientTag, MAX_BATCH_BYTES, MAX_BATCH_EVENTS, Nack, Refusal, ServerFrame,
     },
 };
-use opentelemetry::KeyValue;
 use tokio::sync::oneshot;
-use tracing::{Span, info_span};
 
 use crate::{
     agent::Agent,
@@ -20,8 +18,10 @@ use crate::{
     clock::now_ms,
     dead_letter,
     enrich::BatchContext,
+    excess::Share,
     limits::SenderLimits,
     node::{Fault, Node},
+    rates::Pressure,
     receipt::{Outcome, Receipt, Retry, Tally},
     sites::SiteState,
     validate::{self, Rejected},
@@ -46,8 +46,10 @@ pub(crate) struct Taken {
     pub(crate) outcome: oneshot::Receiver<Outcome>,
     /// Over a rate limit: not taken, and this long to wait.
     pub(crate) limited: Option<Duration>,
-    /// Ends with the batch.
-    _span: Span,
+    /// Taken, but a rate limit is near: the sender should gather more before it sends.
+    pub(crate) slow: bool,
+    /// The whole site has been over its rate for a while: what the sender should leave out.
+    pub(crate) sample: Option<Share>,
 }
 
 /// The frame's type, read on its own.
@@ -91,35 +93,34 @@ impl Node {
         let received_at = now_ms();
         let site = &sender.site;
         let count = batch.events.len() as u64;
-        let key = site.key().as_str();
-        let span =
-            info_span!("batch", site = key, stream = %batch.stream, first = batch.first, events = count);
-        let entered = span.enter();
-        site.received(count);
-        self.metrics.received.add(count, &[KeyValue::new("site", key.to_owned())]);
+        let span = self.sampling.batch(site.key(), &batch);
+        site.ledger.received(count);
 
-        let (tally, refused, partition, lines) = match self.limits.charge(&sender.limits, batch.events.len())
-        {
-            Ok(()) => self.sift(sender, &batch, received_at),
+        let bytes = batch.events.iter().map(|event| event.get().len()).sum();
+        let charged = self.limits.charge(&sender.limits, &site.limits, batch.events.len(), bytes);
+        let slow = charged == Ok(Pressure::High);
+        let (tally, refused, partition, lines) = match charged {
+            Ok(_) => self.sift(sender, &batch, received_at),
             Err(over) => {
                 let retry = limited(over.wait);
                 let tally = Tally { accepted: count, ..Tally::default() };
-                let (receipt, outcome) = self.receipt(site, tally);
+                let (mut receipt, outcome) = self.receipt(site, tally);
+                receipt.trace(span);
                 receipt.settle(Err(retry));
-                drop(entered);
                 let limited = Some(Duration::from_millis(retry.after_ms.into()));
-                return Taken { limited, ..Taken::new(&batch, Vec::new(), outcome, span) };
+                let sample = if over.of_site { site.exceeded() } else { None };
+                return Taken { limited, sample, ..Taken::new(&batch, Vec::new(), outcome) };
             }
         };
         let events = tally.accepted as usize;
-        let (receipt, outcome) = self.receipt(site, tally);
+        let (mut receipt, outcome) = self.receipt(site, tally);
+        receipt.trace(span);
         if events == 0 {
             receipt.settle(Ok(()));
         } else {
             self.batcher.offer(Contribution { partition, lines, events, receipt });
         }
-        drop(entered);
-        Taken::new(&batch, refused, outcome, span)
+        Taken { slow, ..Taken::new(&batch, refused, outcome) }
     }
 
     pub(crate) fn receipt(
@@ -189,12 +190,12 @@ impl Node {
 }
 
 impl Taken {
-    fn new(batch: &Batch, refused: Vec<Refusal>, outcome: oneshot::Receiver<Outcome>, span: Span) -> Self {
+    fn new(batch: &Batch, refused: Vec<Refusal>, outcome: oneshot::Receiver<Outcome>) -> Self {
         let count = batch.events.len() as u32;
         // Without events there is nothing to settle: `upto` stands one below `first`.
         let first = if count == 0 { batch.first.max(1) } else { batch.first };
         let upto = first.saturating_add(count) - 1;
-        Self { stream: batch.stream, first, upto, refused, outcome, limited: None, _span: span }
+        Self { stream: batch.stream, first, upto, refused, outcome, limited: None, slow: false, sample: None }
     }
 
     /// The answer to the batch. A receipt that was lost settles nothing: come again.

@@ -14,6 +14,7 @@ use footfall_schemas::{
 use rdkafka::{
     ClientConfig, ClientContext, Message as _,
     error::{KafkaError, RDKafkaErrorCode},
+    message::{Header, OwnedHeaders},
     producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer},
 };
 use tokio::time::Instant;
@@ -26,6 +27,7 @@ use crate::{
     error::Error,
     metrics::Metrics,
     receipt::{Receipt, Retry},
+    trace,
 };
 
 const PROBE: Duration = Duration::from_secs(3);
@@ -92,6 +94,7 @@ impl ProducerContext for Reports {
         match report {
             Ok(_) => {
                 self.health.delivered();
+                self.metrics.delivered(delivery.topic());
                 if let Delivery::Events(receipts) = *delivery {
                     receipts.into_iter().for_each(|receipt| receipt.settle(Ok(())));
                 }
@@ -268,10 +271,16 @@ impl Log {
         Ok(())
     }
 
-    pub(crate) fn send_events(&self, partition: i32, lines: &[u8], receipts: Vec<Receipt>) {
-        let record = BaseRecord::with_opaque_to(topics::EVENTS, Box::new(Delivery::Events(receipts)))
+    pub(crate) fn send_events(&self, partition: i32, lines: &[u8], mut receipts: Vec<Receipt>) {
+        let traced = trace::record(partition, &mut receipts);
+        let mut record = BaseRecord::with_opaque_to(topics::EVENTS, Box::new(Delivery::Events(receipts)))
             .partition(partition)
             .payload(lines);
+        if let Some(parent) = traced {
+            let value = parent.to_string();
+            record = record
+                .headers(OwnedHeaders::new().insert(Header { key: trace::HEADER, value: Some(&value) }));
+        }
         self.send::<()>(record);
     }
 

@@ -1,7 +1,8 @@
 //! What every connection and request of a node shares.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
+use arc_swap::ArcSwap;
 use footfall_schemas::{RejectReason, tracker::ServerFrame};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -14,7 +15,10 @@ use crate::{
     limits::Limits,
     log::Health,
     metrics::Metrics,
+    network::Network,
+    seldom::Seldom,
     sites::{SiteState, Sites},
+    trace::Sampling,
     visitor::VisitorKeys,
     wheel::Wheel,
 };
@@ -24,12 +28,17 @@ pub(crate) struct Node {
     pub(crate) config: Config,
     pub(crate) sites: Sites,
     pub(crate) visitors: VisitorKeys,
-    pub(crate) limits: Limits,
+    pub(crate) limits: Arc<Limits>,
+    /// As configured, or as loaded since.
+    pub(crate) trusted_proxies: ArcSwap<Vec<Network>>,
+    /// Of the listener, about strangers.
+    pub(crate) complaints: Seldom,
     /// The deadlines of the sockets.
     pub(crate) wheel: Arc<Wheel>,
     pub(crate) batcher: Batcher,
     pub(crate) dead_letters: DeadLetters,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) sampling: Sampling,
     pub(crate) health: Arc<Health>,
     pub(crate) metrics_text: Arc<dyn Fn() -> String + Send + Sync>,
     /// Cancelled: drain.
@@ -56,12 +65,15 @@ impl Fault {
 }
 
 impl Node {
+    pub(crate) fn is_trusted(&self, address: IpAddr) -> bool {
+        self.trusted_proxies.load().iter().any(|network| network.contains(address))
+    }
+
     /// Counts a refusal and keeps it as a dead letter.
     pub(crate) fn refuse_whole(&self, site: &SiteState, fault: &Fault, events: u64, payload: &[u8]) {
-        site.refused_whole(fault.reason, events);
+        site.ledger.received(events);
+        site.ledger.refused(fault.reason, events);
         let key = site.key().as_str();
-        self.metrics.received.add(events, &[opentelemetry::KeyValue::new("site", key.to_owned())]);
-        self.metrics.refused(key, fault.reason, events);
         let letter = dead_letter::letter(key, now_ms(), fault.reason, &fault.detail, None, payload);
         self.dead_letters.keep(key, letter);
     }

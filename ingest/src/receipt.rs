@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use footfall_schemas::{RejectReason, record::DeadLetter, refusal::RetryReason};
-use opentelemetry::KeyValue;
 use rand::Rng as _;
 use tokio::{
     sync::{OwnedSemaphorePermit, oneshot},
     time::Instant,
 };
 
-use crate::{dead_letter::DeadLetters, metrics::Metrics, sites::SiteState};
+use crate::{dead_letter::DeadLetters, metrics::Metrics, sites::SiteState, trace::BatchSpan};
 
 /// Not taken: come again after `after_ms`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +63,7 @@ pub(crate) struct Receipt {
     received: Instant,
     /// Its share of the bytes in flight.
     bytes: Option<OwnedSemaphorePermit>,
+    span: Option<BatchSpan>,
     tell: Option<oneshot::Sender<Outcome>>,
 }
 
@@ -75,14 +75,23 @@ impl Receipt {
         tally: Tally,
     ) -> (Self, oneshot::Receiver<Outcome>) {
         let (tell, outcome) = oneshot::channel();
-        metrics.in_flight.add(tally.events().cast_signed(), &[]);
         let received = Instant::now();
-        let receipt = Self { site, dead_letters, metrics, tally, received, bytes: None, tell: Some(tell) };
+        let receipt =
+            Self { site, dead_letters, metrics, tally, received, bytes: None, span: None, tell: Some(tell) };
         (receipt, outcome)
     }
 
     pub(crate) fn hold(&mut self, bytes: OwnedSemaphorePermit) {
         self.bytes = Some(bytes);
+    }
+
+    pub(crate) fn trace(&mut self, span: Option<BatchSpan>) {
+        self.span = span;
+    }
+
+    /// When the batch is traced.
+    pub(crate) fn span(&mut self) -> Option<&mut BatchSpan> {
+        self.span.as_mut()
     }
 
     pub(crate) fn settle(mut self, outcome: Outcome) {
@@ -92,28 +101,25 @@ impl Receipt {
     fn settle_once(&mut self, outcome: Outcome) {
         let Some(tell) = self.tell.take() else { return };
         let tally = std::mem::take(&mut self.tally);
-        let events = tally.events();
-        let site = self.site.key().as_str();
-        self.metrics.in_flight.add(-events.cast_signed(), &[]);
+        let ledger = &self.site.ledger;
         match outcome {
             Ok(()) => {
-                self.site.settled(tally.accepted, &tally.refused, tally.evicted);
-                self.metrics.accepted.add(tally.accepted, &[KeyValue::new("site", site.to_owned())]);
+                ledger.accepted(tally.accepted);
                 for (reason, events) in &tally.refused {
-                    self.metrics.refused(site, *reason, *events);
+                    ledger.refused(*reason, *events);
                 }
                 if tally.evicted > 0 {
-                    self.metrics.evicted.add(tally.evicted, &[KeyValue::new("site", site.to_owned())]);
+                    ledger.evicted(tally.evicted);
                 }
                 for letter in tally.dead_letters {
                     self.dead_letters.keep(self.site.key().as_str(), letter);
                 }
                 self.metrics.ack_seconds.record(self.received.elapsed().as_secs_f64(), &[]);
             }
-            Err(retry) => {
-                self.site.retried(events);
-                self.metrics.retried(site, retry.reason, events);
-            }
+            Err(retry) => ledger.retried(retry.reason, tally.events()),
+        }
+        if let Some(span) = self.span.take() {
+            span.end(&outcome);
         }
         // The connection may be gone; the ledger is right all the same, and the tracker will send again.
         let _ = tell.send(outcome);

@@ -15,10 +15,11 @@ use crate::{
     echo::Echo,
     fallback::{self, Query},
     intake::Sender,
-    limits::Place,
     network::client_address,
     node::Node,
+    peer::Peer,
     pixel,
+    place::Denied,
     reply::Reply,
     server_api::ServerApi,
     upgrade::{self, BadHandshake},
@@ -26,40 +27,6 @@ use crate::{
 
 /// Longest user agent looked at.
 const MAX_USER_AGENT_BYTES: usize = 512;
-
-/// What the listener knows of a connection; in every request's extensions.
-#[derive(Debug, Clone)]
-pub(crate) struct Peer {
-    pub(crate) address: Address,
-    /// Kept for as long as the connection or the socket made of it lives. None when the peer is a trusted proxy: its
-    /// clients have places of their own.
-    pub(crate) place: Arc<PeerPlace>,
-}
-
-/// Never shown: no address reaches a log.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Address(pub(crate) IpAddr);
-
-impl std::fmt::Debug for Address {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Address")
-    }
-}
-
-/// Held by the connection and by what becomes of it.
-#[derive(Debug)]
-pub(crate) struct PeerPlace {
-    pub(crate) _connection: tokio::sync::OwnedSemaphorePermit,
-    pub(crate) by_address: Option<Place>,
-}
-
-/// What a socket takes from the node's and its address's limits for as long as it lives.
-#[derive(Debug)]
-pub(crate) struct Held {
-    _permit: tokio::sync::OwnedSemaphorePermit,
-    _place: Option<Place>,
-    _peer: Peer,
-}
 
 pub(crate) fn routes(
     node: Arc<Node>,
@@ -133,10 +100,8 @@ pub(crate) fn routes(
     let health = warp::path!("healthz").and(warp::get()).map(|| plain(StatusCode::OK, "ok\n".to_owned()));
     let ready =
         warp::path!("readyz").and(warp::get()).and(with_node.clone()).map(|node: Arc<Node>| readiness(&node));
-    let metrics = warp::path!("metrics")
-        .and(warp::get())
-        .and(with_node.clone())
-        .map(|node: Arc<Node>| plain(StatusCode::OK, (node.metrics_text)()));
+    let metrics =
+        warp::path!("metrics").and(warp::get()).and(with_node.clone()).and(headers).and(peer).map(metrics);
     let demo = warp::path("demo")
         .and(warp::path::full())
         .and(warp::path::tail())
@@ -168,8 +133,8 @@ pub(crate) fn routes(
 }
 
 fn client_of(node: &Node, peer: &Peer, headers: &HeaderMap) -> IpAddr {
-    let forwarded = headers.get("x-forwarded-for").and_then(|value| value.to_str().ok());
-    client_address(peer.address.0, forwarded, &node.config.trusted_proxies)
+    let lines = headers.get_all("x-forwarded-for").iter().map(HeaderValue::as_bytes);
+    client_address(peer.address.0, lines, &node.trusted_proxies.load())
 }
 
 /// `GET /ws`: every refusal is an HTTP answer before the upgrade.
@@ -202,37 +167,36 @@ fn open_socket(
         }
     };
     let address = client_of(&node, &peer, &headers);
-    // Behind a proxy every client has a place of its own; otherwise the peer's place is the client's.
-    let place = match &peer.place.by_address {
-        Some(_) => Some(None),
-        None => node.limits.connect(address).map(Some),
-    };
-    let Some(place) = place else {
-        node.metrics.denied("address_limit");
-        return busy(StatusCode::TOO_MANY_REQUESTS, "too many connections from this address\n");
-    };
     if node.shutdown.is_cancelled() {
         return busy(StatusCode::SERVICE_UNAVAILABLE, "this node is restarting\n");
     }
-    let Some(permit) = node.limits.socket() else {
-        node.metrics.denied("socket_limit");
-        return busy(StatusCode::SERVICE_UNAVAILABLE, "too many sockets on this node\n");
+    let place = match peer.open_socket(address, &site) {
+        Ok(place) => place,
+        Err(denied) => {
+            node.metrics.denied(denied.as_str());
+            return match denied {
+                Denied::ConnectRate | Denied::Address => {
+                    busy(StatusCode::TOO_MANY_REQUESTS, "too many connections from this address\n")
+                }
+                Denied::Site => busy(StatusCode::SERVICE_UNAVAILABLE, "too many sockets of this site\n"),
+                Denied::Node => busy(StatusCode::SERVICE_UNAVAILABLE, "too many sockets on this node\n"),
+            };
+        }
     };
 
     let now = now_ms();
     let user_agent = user_agent(&headers);
     let presented = query.t.and_then(|token| node.visitors.verify(site.key(), &token, now).ok());
     let visitor = presented.unwrap_or_else(|| node.visitors.visitor(site.key(), address, user_agent, now));
-    let limits = node.limits.sender(address, true);
+    let limits = node.limits.sender(address);
     let sender = Sender { site, visitor, agent: Agent::parse(user_agent), limits };
     let tasks = node.tasks.clone();
     tasks.spawn(async move {
-        let held = Held { _permit: permit, _place: place, _peer: peer };
         match upgrade::socket(upgrade).await {
             Ok(socket) => {
                 let tasks = node.tasks.clone();
                 // A task of its own: this one was as large as waiting for hyper is.
-                tasks.spawn(Connection::new(node, sender, socket, held));
+                tasks.spawn(Connection::new(node, sender, socket, place));
             }
             Err(error) => debug!(%error, "a peer left during the upgrade"),
         }
@@ -282,6 +246,24 @@ async fn echo_socket(
         }
     });
     Ok(answer)
+}
+
+/// Site keys and numbers are for the operator's eyes.
+fn metrics(node: Arc<Node>, headers: HeaderMap, peer: Peer) -> Response {
+    if node.config.public_metrics || is_this_machine(peer.address.0, &headers) {
+        plain(StatusCode::OK, (node.metrics_text)())
+    } else {
+        plain(
+            StatusCode::FORBIDDEN,
+            "metrics are shown to this machine; see ingest.public_metrics\n".to_owned(),
+        )
+    }
+}
+
+/// A program on this machine asks for itself, not a proxy on behalf of somebody.
+fn is_this_machine(peer: IpAddr, headers: &HeaderMap) -> bool {
+    let is_forwarded = ["x-forwarded-for", "forwarded", "via"].iter().any(|name| headers.contains_key(*name));
+    peer.to_canonical().is_loopback() && !is_forwarded
 }
 
 fn readiness(node: &Node) -> Response {
@@ -334,4 +316,28 @@ fn busy(status: StatusCode, text: &str) -> Response {
     let mut response = plain(status, text.to_owned());
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("127.0.0.1", None, true)]
+    #[case("::1", None, true)]
+    #[case("::ffff:127.0.0.1", None, true)]
+    #[case("10.0.0.7", None, false)]
+    #[case("2001:db8::1", None, false)]
+    #[case("127.0.0.1", Some("x-forwarded-for"), false)]
+    #[case("127.0.0.1", Some("forwarded"), false)]
+    #[case("127.0.0.1", Some("via"), false)]
+    fn a_proxy_on_this_machine_is_not_this_machine(
+        #[case] peer: &str,
+        #[case] header: Option<&'static str>,
+        #[case] expected: bool,
+    ) {
+        let headers = header.map(|name| (http::HeaderName::from_static(name), HeaderValue::from_static("a")));
+        assert_eq!(is_this_machine(peer.parse().unwrap(), &headers.into_iter().collect()), expected);
+    }
 }

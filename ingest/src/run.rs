@@ -1,13 +1,16 @@
 //! The life of an ingest node: connect, serve, drain.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
+use arc_swap::ArcSwap;
 use footfall_schemas::{
     SiteId, connect::KafkaSettings, presence::IngestLedger, record::DeadLetter, site::Site,
 };
-use opentelemetry::KeyValue;
 use tokio::{
-    net::TcpListener,
     sync::mpsc,
     task::{JoinHandle, spawn_blocking},
     time::{Instant, MissedTickBehavior, interval, timeout},
@@ -16,8 +19,23 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
 use crate::{
-    batcher::Batcher, clock::now_ms, config::Config, dead_letter::DeadLetters, error::Error, limits::Limits,
-    listener, log::Log, metrics::Metrics, node::Node, sites::Sites, visitor::VisitorKeys, wheel::Wheel,
+    batcher::Batcher,
+    clock::now_ms,
+    config::Config,
+    dead_letter::DeadLetters,
+    error::Error,
+    limits::Limits,
+    listener::{self, Listeners},
+    log::Log,
+    metrics::Metrics,
+    node::Node,
+    reload::{self, Reload},
+    seldom::Seldom,
+    sites::Sites,
+    tls::Certificate,
+    trace::Sampling,
+    visitor::VisitorKeys,
+    wheel::Wheel,
 };
 
 const REPORT: Duration = Duration::from_secs(1);
@@ -35,6 +53,10 @@ pub struct Parts {
     pub node: String,
     /// Answers `/metrics`.
     pub metrics_text: Arc<dyn Fn() -> String + Send + Sync>,
+    /// Share of the batches that are traced, 0 to 1; 0 when nobody takes traces.
+    pub trace_ratio: f64,
+    /// New settings while the node runs.
+    pub reload: Reload,
 }
 
 impl std::fmt::Debug for Parts {
@@ -47,10 +69,17 @@ impl std::fmt::Debug for Parts {
     }
 }
 
-/// Serves on `listener` until `shutdown` is cancelled, then drains: no new connection, no further frame; what is in
+/// Serves on `listeners` until `shutdown` is cancelled, then drains: no new connection, no further frame; what is in
 /// flight is delivered and acked; sockets close with 1012. Connections that come before Kafka is there wait.
-pub async fn run(listener: TcpListener, parts: Parts, shutdown: CancellationToken) -> Result<(), Error> {
+pub async fn run(
+    listeners: impl Into<Listeners>,
+    parts: Parts,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    let listeners = listeners.into();
     parts.config.check()?;
+    let certificate = listeners.need_tls().then(|| Certificate::load(&parts.config.tls)).transpose()?;
+    let acceptor = certificate.as_ref().map(Certificate::acceptor).transpose().map_err(Error::TlsSettings)?;
     let metrics = Arc::new(Metrics::new());
     let log = match connect(&parts, &metrics, &shutdown).await {
         // Stopped before it began: nothing was taken, nothing is left to do.
@@ -60,15 +89,20 @@ pub async fn run(listener: TcpListener, parts: Parts, shutdown: CancellationToke
     let (batcher, packer) = Batcher::new(&parts.config.batcher, Arc::clone(&log), Arc::clone(&metrics));
     let (dead_letters, letters) =
         DeadLetters::new(&parts.sites, parts.config.limits.dead_letters_per_site, Arc::clone(&metrics));
+    let sites = Sites::new(parts.sites);
+    metrics.observe(&sites);
     let node = Arc::new(Node {
         name: parts.node,
-        sites: Sites::new(parts.sites),
+        sites,
         visitors: VisitorKeys::derive(&parts.secret),
-        limits: Limits::new(parts.config.limits.clone()),
+        limits: Arc::new(Limits::new(parts.config.limits.clone(), Arc::clone(&metrics))),
+        trusted_proxies: ArcSwap::from_pointee(parts.config.trusted_proxies.clone()),
+        complaints: Seldom::default(),
         wheel: Arc::new(Wheel::new()),
         batcher,
         dead_letters,
         metrics,
+        sampling: Sampling::new(parts.trace_ratio),
         health: Arc::clone(log.health()),
         metrics_text: parts.metrics_text,
         // Of our own, so that a fault that cannot be healed drains as well.
@@ -76,15 +110,17 @@ pub async fn run(listener: TcpListener, parts: Parts, shutdown: CancellationToke
         tasks: TaskTracker::new(),
         config: parts.config,
     });
-    let address = listener.local_addr().map_err(Error::Listener)?;
-    info!(node = %node.name, %address, "ingest serves");
+    for (address, speaks) in listeners.addresses().map_err(Error::Listener)? {
+        info!(node = %node.name, %address, ?speaks, "ingest serves");
+    }
 
     let turning = tokio::spawn(Arc::clone(&node.wheel).run(node.shutdown.clone()));
     let packing = tokio::spawn(packer.run());
     let writing = tokio::spawn(write_dead_letters(letters, Arc::clone(&log)));
     let reporting = tokio::spawn(report(Arc::clone(&node), Arc::clone(&log)));
     let probing = tokio::spawn(probe(Arc::clone(&node), Arc::clone(&log)));
-    let served = listener::serve(listener, Arc::clone(&node)).await.map_err(Error::Listener);
+    tokio::spawn(reload::follow(Arc::clone(&node), certificate, parts.reload));
+    let served = listener::serve(listeners, acceptor, Arc::clone(&node)).await.map_err(Error::Listener);
     node.shutdown.cancel();
 
     drain(node, packing, writing, reporting, Arc::clone(&log)).await;
@@ -162,9 +198,7 @@ async fn report(node: Arc<Node>, log: Arc<Log>) {
                 (report.online, report.visible) = (0, 0);
                 report.pages.clear();
             }
-            node.metrics
-                .online
-                .record(report.online.into(), &[KeyValue::new("site", site.key().to_string())]);
+            site.online.store(report.online, Ordering::Relaxed);
             let (online, ledger) = told.entry(site.key().clone()).or_default();
             // One zero after the last visitor, then silence.
             if report.online > 0 || *online > 0 || *ledger != report.ledger {

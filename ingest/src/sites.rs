@@ -2,23 +2,29 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU32},
 };
 
-use footfall_schemas::{
-    RejectReason, SiteId,
-    presence::{IngestLedger, PresenceReport},
-    site::Site,
-};
+use footfall_schemas::{SiteId, presence::PresenceReport, site::Site};
 use tokio::time::Instant;
 
-use crate::presence::Presence;
+use crate::{
+    excess::{Excess, Share},
+    ledger::Ledger,
+    limits::SiteLimits,
+    presence::Presence,
+};
 
 #[derive(Debug)]
 pub(crate) struct SiteState {
     pub(crate) site: Site,
+    pub(crate) limits: SiteLimits,
+    /// Locked only when the site is over its rate.
+    excess: Mutex<Excess>,
     presence: Mutex<Presence>,
-    ledger: Mutex<IngestLedger>,
+    pub(crate) ledger: Ledger,
+    /// Visitors connected, as last reported.
+    pub(crate) online: AtomicU32,
 }
 
 #[derive(Debug)]
@@ -51,37 +57,18 @@ impl Sites {
 
 impl SiteState {
     fn new(site: Site) -> Self {
-        Self { site, presence: Mutex::default(), ledger: Mutex::default() }
+        Self {
+            site,
+            limits: SiteLimits::default(),
+            excess: Mutex::default(),
+            presence: Mutex::default(),
+            ledger: Ledger::default(),
+            online: AtomicU32::default(),
+        }
     }
 
     pub(crate) fn key(&self) -> &SiteId {
         &self.site.key
-    }
-
-    /// Events that arrived. Each of them is accepted, refused or retried later.
-    pub(crate) fn received(&self, events: u64) {
-        self.ledger().received += events;
-    }
-
-    /// A batch is settled. One lock, so that no report tells half of it.
-    pub(crate) fn settled(&self, accepted: u64, refused: &[(RejectReason, u64)], evicted: u64) {
-        let mut ledger = self.ledger();
-        ledger.accepted += accepted;
-        ledger.evicted += evicted;
-        for (reason, events) in refused {
-            *ledger.refused.entry(*reason).or_default() += events;
-        }
-    }
-
-    pub(crate) fn retried(&self, events: u64) {
-        self.ledger().retried += events;
-    }
-
-    /// What could not be taken apart into events (a malformed frame, a denied origin) counts as one.
-    pub(crate) fn refused_whole(&self, reason: RejectReason, events: u64) {
-        let mut ledger = self.ledger();
-        ledger.received += events;
-        *ledger.refused.entry(reason).or_default() += events;
     }
 
     pub(crate) fn report(&self, node: &str, started_at: i64, at: i64, now: Instant) -> PresenceReport {
@@ -94,17 +81,17 @@ impl SiteState {
             online: census.online,
             visible: census.visible,
             pages: census.pages,
-            ledger: self.ledger().clone(),
+            ledger: self.ledger.read(),
         }
+    }
+
+    /// The site is over its rate: what to tell who sends, if it has been for a while.
+    pub(crate) fn exceeded(&self) -> Option<Share> {
+        self.excess.lock().unwrap_or_else(PoisonError::into_inner).exceeded(Instant::now())
     }
 
     /// A std Mutex: no await happens while it is held. Every change under it is whole, so a poisoned one is sound.
     pub(crate) fn presence(&self) -> MutexGuard<'_, Presence> {
         self.presence.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A std Mutex: no await happens while it is held. Counters are sound even after a panic.
-    fn ledger(&self) -> MutexGuard<'_, IngestLedger> {
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -259,3 +259,18 @@ async fn the_script_the_probes_and_the_demo_are_served() {
     assert_eq!(ingest.get("/demo/").await.status, 404, "only where it is asked for");
     ingest.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn metrics_are_shown_to_this_machine_and_through_a_proxy_only_when_public() {
+    let kafka = Kafka::start();
+    let forwarded = [("x-forwarded-for", "203.0.113.7")];
+    let ingest = Ingest::start(&kafka).await;
+    assert_eq!(ingest.get("/metrics").await.status, 200);
+    assert_eq!(http(ingest.address, "GET", "/metrics", &forwarded, b"").await.status, 403);
+    ingest.stop().await;
+
+    let ingest = Ingest::start_with(&kafka, |config| config.public_metrics = true).await;
+    let answer = http(ingest.address, "GET", "/metrics", &forwarded, b"").await;
+    assert_eq!((answer.status, answer.body.as_str()), (200, "metrics\n"));
+    ingest.stop().await;
+}

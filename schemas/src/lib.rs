@@ -19,6 +19,7 @@ pub mod server;
 pub mod site;
 pub mod time;
 pub mod topics;
+pub mod trace;
 pub mod tracker;
 pub mod tracker_settings;
 pub mod viewer;

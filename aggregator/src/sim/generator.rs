@@ -59,7 +59,7 @@ pub(super) fn records(rng: &mut Rng) -> Vec<RawRecord> {
             let lines: Vec<String> =
                 (0..1 + rng.below(4)).map(|_| line(rng, now, &sites, &mut streams, &mut sent)).collect();
             let value = if rng.percent(1) { String::new() } else { lines.join("\n") };
-            RawRecord { offset, timestamp: now, value: value.into_bytes() }
+            RawRecord { offset, timestamp: now, value: value.into_bytes(), trace: None }
         })
         .collect()
 }

@@ -178,3 +178,13 @@ async fn without_kafka_people_can_log_in_and_are_told_nothing_false() {
     assert_eq!((viewer.page.snapshots, viewer.page.heartbeats), (0, 1));
     stage.stop().await.unwrap();
 }
+
+#[tokio::test]
+async fn metrics_are_shown_to_this_machine_and_through_a_proxy_only_when_public() {
+    for (public_metrics, status) in [(false, StatusCode::FORBIDDEN), (true, StatusCode::OK)] {
+        let stage = Stage::new(footfall_dashboard::Config { public_metrics, ..quick() }).await;
+        assert_eq!(stage.get("/metrics", None).await.status, StatusCode::OK);
+        let forwarded = Request::get("/metrics").header("x-forwarded-for", "203.0.113.7");
+        assert_eq!(stage.send(forwarded, "").await.status, status);
+    }
+}

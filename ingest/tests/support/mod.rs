@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)] // a test may panic
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
+pub mod edge;
+
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use footfall_ingest::{Config, Error, Parts};
@@ -33,6 +35,7 @@ use tokio_tungstenite::{
     tungstenite::{
         Message,
         client::IntoClientRequest as _,
+        handshake::client::Request,
         protocol::frame::{
             Frame,
             coding::{Data, OpCode},
@@ -189,6 +192,8 @@ impl Ingest {
             secret: [7; 32],
             node: name.to_owned(),
             metrics_text: Arc::new(|| "metrics\n".to_owned()),
+            trace_ratio: 0.0,
+            reload: None,
         };
         let ended = tokio::spawn(footfall_ingest::run(listener, parts, shutdown.clone()));
         Self { address, shutdown, ended }
@@ -225,7 +230,20 @@ pub struct Tracker {
 
 impl Tracker {
     pub async fn connect(address: SocketAddr, path: &str, headers: &[(&'static str, &str)]) -> Self {
-        match dial(address, path, headers).await {
+        let mut request = format!("ws://{address}{path}").into_client_request().unwrap();
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().unwrap());
+        }
+        Self::upgrade(TcpStream::connect(address).await.unwrap(), request).await
+    }
+
+    /// On a connection that has begun already.
+    pub async fn over(stream: TcpStream, path: &str) -> Self {
+        Self::upgrade(stream, format!("ws://localhost{path}").into_client_request().unwrap()).await
+    }
+
+    async fn upgrade(stream: TcpStream, request: Request) -> Self {
+        match dial(stream, request).await {
             (socket, ServerFrame::Welcome(welcome)) => Self { socket, welcome },
             (_, other) => panic!("no welcome but {other:?}"),
         }
@@ -290,15 +308,11 @@ pub async fn close_code(socket: &mut Socket) -> u16 {
 
 /// A socket and the first frame that the node sends on it.
 pub async fn first_word(address: SocketAddr, path: &str) -> (Socket, ServerFrame) {
-    dial(address, path, &[]).await
+    let request = format!("ws://{address}{path}").into_client_request().unwrap();
+    dial(TcpStream::connect(address).await.unwrap(), request).await
 }
 
-async fn dial(address: SocketAddr, path: &str, headers: &[(&'static str, &str)]) -> (Socket, ServerFrame) {
-    let mut request = format!("ws://{address}{path}").into_client_request().unwrap();
-    for (name, value) in headers {
-        request.headers_mut().insert(*name, value.parse().unwrap());
-    }
-    let stream = TcpStream::connect(address).await.unwrap();
+async fn dial(stream: TcpStream, request: Request) -> (Socket, ServerFrame) {
     let (mut socket, _) = timeout(PATIENCE, client_async(request, stream)).await.unwrap().unwrap();
     let first = frame(&mut socket).await;
     (socket, first)
