@@ -15,6 +15,7 @@ use crate::{
     clock::now_ms,
     cut, dead_letter,
     enrich::{agent::Agent, geography::Location, steps::Did},
+    excess::Share,
     limits::SenderLimits,
     node::{Fault, Node},
     rates::Pressure,
@@ -48,6 +49,8 @@ pub(crate) struct Taken {
     pub(crate) limited: Option<Duration>,
     /// Taken, but a rate limit is near: the sender should gather more before it sends.
     pub(crate) slow: bool,
+    /// The whole site has been over its rate for a while: what the sender should leave out.
+    pub(crate) sample: Option<Share>,
 }
 
 /// The frame's type, read on its own.
@@ -110,7 +113,8 @@ impl Node {
                 receipt.trace(span);
                 receipt.settle(Err(retry));
                 let limited = Some(Duration::from_millis(retry.after_ms.into()));
-                return Taken { limited, ..Taken::new(&batch, Vec::new(), outcome) };
+                let sample = if over.of_site { site.exceeded() } else { None };
+                return Taken { limited, sample, ..Taken::new(&batch, Vec::new(), outcome) };
             }
         };
         let events = tally.accepted as usize;
@@ -184,7 +188,7 @@ impl Taken {
         // Without events there is nothing to settle: `upto` stands one below `first`.
         let first = if count == 0 { batch.first.max(1) } else { batch.first };
         let upto = first.saturating_add(count) - 1;
-        Self { stream: batch.stream, first, upto, refused, outcome, limited: None, slow: false }
+        Self { stream: batch.stream, first, upto, refused, outcome, limited: None, slow: false, sample: None }
     }
 
     /// The answer to the batch. A receipt that was lost settles nothing: come again.

@@ -18,6 +18,7 @@ mod echo;
 mod engine;
 mod enrich;
 pub mod error;
+mod excess;
 mod fallback;
 pub mod frame;
 mod intake;

@@ -8,12 +8,19 @@ use std::{
 use footfall_schemas::{SiteId, presence::PresenceReport, site::Site};
 use tokio::time::Instant;
 
-use crate::{ledger::Ledger, limits::SiteLimits, presence::Presence};
+use crate::{
+    excess::{Excess, Share},
+    ledger::Ledger,
+    limits::SiteLimits,
+    presence::Presence,
+};
 
 #[derive(Debug)]
 pub(crate) struct SiteState {
     pub(crate) site: Site,
     pub(crate) limits: SiteLimits,
+    /// Locked only when the site is over its rate.
+    excess: Mutex<Excess>,
     presence: Mutex<Presence>,
     pub(crate) ledger: Ledger,
     /// Visitors connected, as last reported.
@@ -53,6 +60,7 @@ impl SiteState {
         Self {
             site,
             limits: SiteLimits::default(),
+            excess: Mutex::default(),
             presence: Mutex::default(),
             ledger: Ledger::default(),
             online: AtomicU32::default(),
@@ -75,6 +83,11 @@ impl SiteState {
             pages: census.pages,
             ledger: self.ledger.read(),
         }
+    }
+
+    /// The site is over its rate: what to tell who sends, if it has been for a while.
+    pub(crate) fn exceeded(&self) -> Option<Share> {
+        self.excess.lock().unwrap_or_else(PoisonError::into_inner).exceeded(Instant::now())
     }
 
     /// A std Mutex: no await happens while it is held. Every change under it is whole, so a poisoned one is sound.
