@@ -16,6 +16,7 @@ use tokio::{
     time::sleep,
 };
 use tracing::{debug, warn};
+use warp::Filter as _;
 
 use crate::{
     node::Node,
@@ -32,7 +33,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Until the shutdown; the connections live on in the node's task tracker.
 pub(crate) async fn serve(listener: TcpListener, node: Arc<Node>) -> io::Result<()> {
     let room = Arc::new(Semaphore::new(node.limits.settings().connections as usize));
-    let service = TowerToHyperService::new(warp::service(routes(Arc::clone(&node))));
+    let metrics = Arc::clone(&node.metrics);
+    let counted = warp::log::custom(move |request| metrics.answered(&request));
+    let service = TowerToHyperService::new(warp::service(routes(Arc::clone(&node)).with(counted)));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(node.config.timeouts.header())
