@@ -1,18 +1,27 @@
 //! The command line.
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    net::SocketAddr,
+    num::NonZeroU16,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     audit::{self, AuditArgs},
+    descriptors::raise_limit,
     embedded::broker::{self, BrokerConfig},
     identity::Identity,
     load::{self, LoadArgs},
-    migrate, process,
+    migrate, prefork, process,
     ready::Ready,
+    reload::Reloader,
     roles::{self, Shared},
     settings::Settings,
     standalone::{self, READY_FILE, StandaloneArgs},
@@ -33,7 +42,7 @@ enum Command {
     /// All roles on one machine, with a log and a store of their own
     Standalone(StandaloneArgs),
     /// Takes events from browsers and writes them to Kafka
-    Ingest(RoleArgs),
+    Ingest(IngestArgs),
     /// Counts what is on Kafka into ClickHouse and into the live view
     Aggregator(RoleArgs),
     /// Serves the live page
@@ -55,6 +64,24 @@ enum Command {
 struct RoleArgs {
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+struct IngestArgs {
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// So many processes that share the addresses, where one may not open enough files
+    #[arg(long, value_name = "processes=N", value_parser = workers)]
+    workers: Option<NonZeroU16>,
+    /// Which of them this is
+    #[arg(long, hide = true, conflicts_with = "workers")]
+    worker: Option<NonZeroU16>,
+}
+
+/// `processes=4` or `4`.
+fn workers(text: &str) -> Result<NonZeroU16, String> {
+    let number = text.strip_prefix("processes=").unwrap_or(text);
+    number.parse().map_err(|_| "write processes=N, N from 1".to_owned())
 }
 
 #[derive(Debug, clap::Args)]
@@ -108,13 +135,23 @@ impl Command {
             Self::Standalone(args) => {
                 let settings = args.settings()?;
                 let telemetry = install_telemetry(&settings, "standalone")?;
+                raise_limit(settings.ingest.limits.connections);
                 let stop = stop_on_signal()?;
-                let outcome = standalone::run(settings, args.ready_file.as_deref(), &telemetry, stop).await;
+                let reloader = Reloader::new(args.config.as_deref(), &settings)?;
+                let reload = reloader.ingest();
+                reloader.spawn()?;
+                let ready_file = args.ready_file.as_deref();
+                let outcome = standalone::run(settings, ready_file, &telemetry, reload, stop).await;
                 finish(telemetry, outcome).await
             }
-            Self::Ingest(args) => run_role(args, "ingest").await,
-            Self::Aggregator(args) => run_role(args, "aggregator").await,
-            Self::Dashboard(args) => run_role(args, "dashboard").await,
+            Self::Ingest(IngestArgs { config, workers: Some(workers), .. }) => {
+                run_workers(&config, workers.get()).await
+            }
+            Self::Ingest(IngestArgs { config, worker, .. }) => {
+                run_role(&config, "ingest", worker.map(NonZeroU16::get)).await
+            }
+            Self::Aggregator(args) => run_role(&args.config, "aggregator", None).await,
+            Self::Dashboard(args) => run_role(&args.config, "dashboard", None).await,
             Self::Migrate(args) => {
                 let settings = Settings::load(Some(&args.config))?;
                 let admin = settings.clickhouse("admin", &settings.clickhouse.admin)?;
@@ -152,17 +189,45 @@ fn install_telemetry(settings: &Settings, role: &'static str) -> anyhow::Result<
     Ok(telemetry)
 }
 
-async fn run_role(args: RoleArgs, name: &'static str) -> anyhow::Result<bool> {
-    let settings = Settings::load(Some(&args.config))?;
+async fn run_role(config: &Path, name: &'static str, worker: Option<u16>) -> anyhow::Result<bool> {
+    let settings = Settings::load(Some(config))?;
     let telemetry = install_telemetry(&settings, name)?;
+    if name == "ingest" {
+        raise_limit(settings.ingest.limits.connections);
+    }
     let stop = stop_on_signal()?;
-    let outcome = serve_role(&settings, name, &telemetry, stop).await;
+    let reloader = Reloader::new(Some(config), &settings)?;
+    let reload = reloader.ingest();
+    let trigger = reloader.spawn()?;
+    if worker.is_some() {
+        prefork::obey(stop.clone(), trigger)?;
+    }
+    let outcome = serve_role(&settings, name, worker, reload, &telemetry, stop).await;
+    finish(telemetry, outcome).await
+}
+
+/// The process that the workers of `--workers` belong to.
+async fn run_workers(config: &Path, workers: u16) -> anyhow::Result<bool> {
+    let settings = Settings::load(Some(config))?;
+    let telemetry = install_telemetry(&settings, "ingest")?;
+    let _reserved = roles::reserve_ingest(&settings, workers)?;
+    let program = std::env::current_exe().context("this program's own path")?;
+    let command = |worker: u16| {
+        let mut command = tokio::process::Command::new(&program);
+        command.arg("ingest").arg("--config").arg(config).arg("--worker").arg(worker.to_string());
+        command
+    };
+    // A worker stops hanging parts by itself after this; then it tells its last metrics.
+    let within = settings.grace_period() * 3 + Duration::from_secs(10);
+    let outcome = prefork::run(workers, command, within).await;
     finish(telemetry, outcome).await
 }
 
 async fn serve_role(
     settings: &Settings,
     name: &'static str,
+    worker: Option<u16>,
+    reload: watch::Receiver<footfall_ingest::Config>,
     telemetry: &Telemetry,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -172,11 +237,15 @@ async fn serve_role(
         secret: if name == "aggregator" { [0; 32] } else { settings.shared_secret()? },
         metrics_text: telemetry.metrics_text(),
         trace_ratio: telemetry.trace_ratio(),
+        worker,
         ingest_url: format!("http://{}", settings.listen.ingest),
         dashboard_url: format!("http://{}", settings.listen.dashboard),
     };
     let mut role: Role = match name {
-        "ingest" => roles::ingest(&shared, roles::bind("listen.ingest", settings.listen.ingest).await?),
+        "ingest" => {
+            let listeners = roles::bind_ingest("listen.ingest", settings, worker)?;
+            roles::ingest(&shared, listeners, Some(reload))
+        }
         "dashboard" => {
             roles::dashboard(&shared, roles::bind("listen.dashboard", settings.listen.dashboard).await?)?
         }

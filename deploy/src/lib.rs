@@ -3,6 +3,7 @@
 //! - [`cli`]: the command line
 //! - [`settings`]: the one TOML file, checked at boot; [`identity`]: what a standalone node makes for itself
 //! - [`standalone`], [`roles`], [`supervisor`]: who runs in this process, and in which order it starts and stops
+//! - [`prefork`]: several ingest processes on one address; [`reload`]: SIGHUP; [`descriptors`]: how many files there may be
 //! - [`embedded`]: the Kafka-protocol broker and the ClickHouse engine that `footfall standalone` brings along
 //! - [`migrate`]: topics and tables; [`telemetry`], [`process`]: logs, metrics, traces; [`ready`]: what is told once all
 //!   is up
@@ -11,14 +12,17 @@
 
 pub mod audit;
 pub mod cli;
+pub mod descriptors;
 pub mod duration;
 pub mod embedded;
 pub mod identity;
 pub mod ledger;
 pub mod load;
 pub mod migrate;
+pub mod prefork;
 pub mod process;
 pub mod ready;
+pub mod reload;
 pub mod roles;
 pub mod settings;
 pub mod standalone;

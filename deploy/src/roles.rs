@@ -5,11 +5,12 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use footfall_aggregator::{Phase, Status};
+use footfall_ingest::{Listener, Reload, Speaks};
 use footfall_schemas::connect::KafkaSettings;
 use http_body_util::Empty;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     time::{Instant, sleep, timeout},
 };
 
@@ -23,23 +24,30 @@ pub struct Shared<'a> {
     pub secret: [u8; 32],
     pub metrics_text: MetricsText,
     pub trace_ratio: f64,
+    /// Number of this process among the `--workers` of a node, from one.
+    pub worker: Option<u16>,
     /// As a browser reaches them.
     pub ingest_url: String,
     pub dashboard_url: String,
 }
 
-/// The ingest role on a bound socket.
-pub fn ingest(shared: &Shared<'_>, listener: TcpListener) -> Role {
+/// The ingest role on bound sockets.
+pub fn ingest(shared: &Shared<'_>, listeners: Vec<Listener>, reload: Reload) -> Role {
+    let name = node_name(shared.settings);
     let parts = footfall_ingest::Parts {
         config: shared.settings.ingest.clone(),
         sites: shared.settings.sites.clone(),
         kafka: shared.kafka.clone(),
         secret: shared.secret,
-        node: node_name(shared.settings),
+        node: match shared.worker {
+            Some(worker) => format!("{name}-{worker}"),
+            None => name,
+        },
         metrics_text: shared.metrics_text.clone(),
         trace_ratio: shared.trace_ratio,
+        reload,
     };
-    Role::spawn("ingest", |stop| footfall_ingest::run(listener, parts, stop))
+    Role::spawn("ingest", |stop| footfall_ingest::run(listeners, parts, stop))
 }
 
 /// The dashboard role on a bound socket.
@@ -82,17 +90,86 @@ pub(crate) fn node_name(settings: &Settings) -> String {
     format!("{}-{}", if host.is_empty() { "node" } else { host }, std::process::id())
 }
 
+/// How many connections the kernel keeps for a socket until they are accepted: enough for a storm of reconnects.
+const BACKLOG: u32 = 4_096;
+
+/// The sockets of the ingest role, the plain one first. Those of a worker are shared with the other workers.
+pub fn bind_ingest(setting: &str, settings: &Settings, worker: Option<u16>) -> anyhow::Result<Vec<Listener>> {
+    let shared = settings.listen.reuse_port || worker.is_some();
+    ingest_addresses(setting, settings, worker)?
+        .into_iter()
+        .map(|(setting, address, speaks)| {
+            let socket = open(setting, address, shared)?;
+            let socket = socket.listen(BACKLOG).map_err(|error| cannot_bind(setting, address, error))?;
+            Ok(Listener { socket, speaks })
+        })
+        .collect()
+}
+
+/// Takes the addresses that `--workers` will share, so that a fault is told before any worker starts.
+pub fn reserve_ingest(settings: &Settings, workers: u16) -> anyhow::Result<Vec<TcpSocket>> {
+    let mut reserved = Vec::new();
+    for worker in 1..=workers {
+        for (setting, address, _) in ingest_addresses("listen.ingest", settings, Some(worker))? {
+            if address.port() == 0 {
+                bail!("{setting}: {address}: workers share an address, so it needs a port");
+            }
+            reserved.push(open(setting, address, true)?);
+        }
+    }
+    Ok(reserved)
+}
+
+fn ingest_addresses<'a>(
+    setting: &'a str,
+    settings: &Settings,
+    worker: Option<u16>,
+) -> anyhow::Result<Vec<(&'a str, SocketAddr, Speaks)>> {
+    let listen = &settings.listen;
+    let mut addresses = vec![(setting, listen.ingest, Speaks::Http)];
+    for (setting, address, speaks) in [
+        ("listen.ingest_tls", listen.ingest_tls, Speaks::Tls),
+        ("listen.ingest_proxy", listen.ingest_proxy, Speaks::Proxy),
+        ("listen.ingest_proxy_tls", listen.ingest_proxy_tls, Speaks::ProxyTls),
+        ("listen.ingest_metrics", listen.ingest_metrics, Speaks::Operator),
+    ] {
+        addresses.extend(address.map(|address| (setting, address, speaks)));
+    }
+    for (setting, address, speaks) in &mut addresses {
+        if let (Speaks::Operator, Some(worker)) = (*speaks, worker) {
+            let port = address.port().checked_add(worker - 1);
+            address
+                .set_port(port.with_context(|| format!("{setting}: no port is left for worker {worker}"))?);
+        }
+    }
+    Ok(addresses)
+}
+
 /// Binds; the error names the setting.
 pub async fn bind(setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| {
-        let fix = match error.kind() {
-            io::ErrorKind::AddrInUse => "is in use: stop the other program, or choose another port",
-            io::ErrorKind::PermissionDenied => "is not allowed: choose a port above 1023",
-            io::ErrorKind::AddrNotAvailable => "is no address of this machine",
-            _ => "cannot be bound",
-        };
-        anyhow::Error::new(error).context(format!("{setting}: {address} {fix}"))
-    })
+    let socket = open(setting, address, false)?;
+    socket.listen(BACKLOG).map_err(|error| cannot_bind(setting, address, error))
+}
+
+fn open(setting: &str, address: SocketAddr, shared: bool) -> anyhow::Result<TcpSocket> {
+    let open = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.set_reuseport(shared)?;
+        socket.bind(address)?;
+        Ok(socket)
+    };
+    open().map_err(|error| cannot_bind(setting, address, error))
+}
+
+fn cannot_bind(setting: &str, address: SocketAddr, error: io::Error) -> anyhow::Error {
+    let fix = match error.kind() {
+        io::ErrorKind::AddrInUse => "is in use: stop the other program, or choose another port",
+        io::ErrorKind::PermissionDenied => "is not allowed: choose a port above 1023",
+        io::ErrorKind::AddrNotAvailable => "is no address of this machine",
+        _ => "cannot be bound",
+    };
+    anyhow::Error::new(error).context(format!("{setting}: {address} {fix}"))
 }
 
 /// Asks `/readyz` until it says yes.

@@ -44,6 +44,15 @@ pub struct Settings {
 #[serde(deny_unknown_fields, default)]
 pub struct Listen {
     pub ingest: SocketAddr,
+    /// As `ingest`, with TLS (`[ingest.tls]`).
+    pub ingest_tls: Option<SocketAddr>,
+    /// As `ingest`, behind a proxy that sends the PROXY protocol, version 2; plain, and with TLS inside.
+    pub ingest_proxy: Option<SocketAddr>,
+    pub ingest_proxy_tls: Option<SocketAddr>,
+    /// Metrics and health of an ingest node, outside its caps on connections. Worker n has the port n - 1 further.
+    pub ingest_metrics: Option<SocketAddr>,
+    /// Several ingest processes may share the addresses: a new one starts before the old one has drained.
+    pub reuse_port: bool,
     pub dashboard: SocketAddr,
     /// The embedded engine's HTTP interface.
     pub clickhouse: SocketAddr,
@@ -113,7 +122,17 @@ impl Default for Settings {
 impl Default for Listen {
     fn default() -> Self {
         let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        Self { ingest: local(8080), dashboard: local(8081), clickhouse: local(8123), kafka: local(9092) }
+        Self {
+            ingest: local(8080),
+            ingest_tls: None,
+            ingest_proxy: None,
+            ingest_proxy_tls: None,
+            ingest_metrics: None,
+            reuse_port: false,
+            dashboard: local(8081),
+            clickhouse: local(8123),
+            kafka: local(9092),
+        }
     }
 }
 
@@ -152,6 +171,7 @@ impl Settings {
 
     fn check(&self) -> anyhow::Result<()> {
         self.telemetry.check().map_err(anyhow::Error::msg)?;
+        self.ingest.check()?;
         let mut keys: Vec<_> = self.sites.iter().map(|site| &site.key).collect();
         keys.sort();
         if let Some(twice) = keys.windows(2).find(|pair| pair[0] == pair[1]) {
@@ -214,7 +234,7 @@ pub fn demo_site() -> Site {
     let origins = ["http://localhost:*", "http://127.0.0.1:*", "http://[::1]:*"];
     let origins = origins.map(|origin| OriginPattern::try_from(origin).expect("constant patterns are right"));
     let key = "demo".parse().expect("a constant key is right");
-    Site { key, name: "Demo site".into(), origins: origins.into() }
+    Site { name: "Demo site".into(), ..Site::new(key, origins.into()) }
 }
 
 impl TryFrom<String> for Secret {
@@ -264,6 +284,7 @@ mod tests {
     #[case::site_without_origin("[[sites]]\nkey=\"a\"\norigins=[]", "sites.origins")]
     #[case::bad_site_key("[[sites]]\nkey=\"A B\"\norigins=[]", "site key")]
     #[case::bad_origin("[[sites]]\nkey=\"a\"\norigins=[\"example.com\"]", "https://example.com")]
+    #[case::bad_limit("[ingest.limits]\nconnections = 5\nsockets = 5", "limits.sockets")]
     #[case::bad_ratio("[telemetry]\ntrace_ratio = 2.0", "telemetry.trace_ratio")]
     fn a_wrong_setting_stops_the_boot_and_is_named(#[case] text: &str, #[case] told: &str) {
         let error = format!("{:#}", Settings::parse(text).unwrap_err());

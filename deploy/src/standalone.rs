@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context;
 use footfall_schemas::connect::KafkaSettings;
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
@@ -82,10 +82,11 @@ pub async fn run(
     settings: Settings,
     ready_file: Option<&Path>,
     telemetry: &Telemetry,
+    reload: watch::Receiver<footfall_ingest::Config>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     // Sockets first: an address in use is told before anything slow is started.
-    let ingest_socket = roles::bind("listen.ingest (--ingest)", settings.listen.ingest).await?;
+    let ingest_sockets = roles::bind_ingest("listen.ingest (--ingest)", &settings, None)?;
     let dashboard_socket = roles::bind("listen.dashboard (--dashboard)", settings.listen.dashboard).await?;
     let identity = Identity::load_or_create(&settings.data_dir)?;
 
@@ -107,7 +108,8 @@ pub async fn run(
     migrate::create_topics(&kafka, settings.kafka.partitions, settings.kafka.replication).await?;
     migrate::create_tables(&settings.clickhouse("admin", &settings.clickhouse.admin)?).await?;
 
-    let (ingest_address, dashboard_address) = (ingest_socket.local_addr()?, dashboard_socket.local_addr()?);
+    let (ingest_address, dashboard_address) =
+        (ingest_sockets[0].socket.local_addr()?, dashboard_socket.local_addr()?);
     let reader = settings.clickhouse("reader", &settings.clickhouse.reader)?;
     let ingest_url = format!("http://{}", reachable(ingest_address));
     let dashboard_url = format!("http://{}", reachable(dashboard_address));
@@ -119,6 +121,7 @@ pub async fn run(
         secret: identity.secret,
         metrics_text: telemetry.metrics_text(),
         trace_ratio: telemetry.trace_ratio(),
+        worker: None,
         ingest_url: ingest_url.clone(),
         dashboard_url: dashboard_url.clone(),
     };
@@ -126,7 +129,7 @@ pub async fn run(
     let engine = engine.map(|engine| Role::spawn("engine", |stop| engine.keep_running(stop, grace)));
     let (aggregator, counting) = roles::aggregator(&shared)?;
     let mut roles = Roles {
-        ingest: roles::ingest(&shared, ingest_socket),
+        ingest: roles::ingest(&shared, ingest_sockets, Some(reload)),
         dashboard: roles::dashboard(&shared, dashboard_socket)?,
         aggregator,
         engine,

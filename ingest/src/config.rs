@@ -1,8 +1,8 @@
 //! `[ingest]`: every field has a default that suits one machine.
 
-use std::{num::NonZeroU32, time::Duration};
+use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 
-use footfall_schemas::tracker::MAX_BATCH_EVENTS;
+use footfall_schemas::tracker::{MAX_BATCH_BYTES, MAX_BATCH_EVENTS};
 use serde::{Deserialize, Serialize};
 
 use crate::network::Network;
@@ -16,7 +16,7 @@ pub struct Config {
     pub echo: bool,
     /// Where the demo site's link to the dashboard leads.
     pub dashboard_url: String,
-    /// Networks whose `X-Forwarded-For` is believed.
+    /// Networks whose `X-Forwarded-For` and PROXY protocol headers are believed.
     pub trusted_proxies: Vec<Network>,
     /// Show `/metrics` to everybody, and not only to programs on this machine.
     pub public_metrics: bool,
@@ -24,14 +24,27 @@ pub struct Config {
     pub grace_period_ms: u64,
     /// Trackers told to reconnect spread over this time.
     pub reconnect_spread_ms: u32,
+    pub tls: TlsFiles,
     pub timeouts: Timeouts,
     pub limits: Limits,
     pub batcher: BatcherConfig,
 }
 
+/// `[ingest.tls]`: PEM files, noticed when they change. A TLS listener needs both.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TlsFiles {
+    /// The chain, the server's own certificate first.
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Timeouts {
+    /// For the PROXY protocol header, and for the TLS handshake, of a connection.
+    pub proxy_header_ms: u64,
+    pub tls_handshake_ms: u64,
     /// For the whole header of a request; an idle keep-alive connection ends after it, too.
     pub header_ms: u64,
     /// For the whole body of a request.
@@ -53,11 +66,18 @@ pub struct Limits {
     pub connections: u32,
     /// WebSockets, below `connections` so that health checks and the HTTP fallback keep room. Full: 503.
     pub sockets: u32,
+    /// WebSockets of one site. Full: 503.
+    pub sockets_per_site: u32,
     /// By client address (IPv4 address or IPv6 /64), WebSockets and HTTP connections together.
     pub connections_per_address: u32,
     pub connects_per_address: Rate,
     pub events_per_address: Rate,
+    /// An IPv6 /48 has so many times the limits of an address.
+    pub ipv6_48_times: u32,
     pub events_per_connection: Rate,
+    /// Of the events as they are sent.
+    pub bytes_per_connection: Rate,
+    pub events_per_site: Rate,
     /// Most addresses tracked at once; beyond it, a /16 shares one limit.
     pub tracked_addresses: usize,
     /// Loopback is exempt from the limits by address and connection unless this is set: local load tests and
@@ -106,6 +126,7 @@ impl Default for Config {
             public_metrics: false,
             grace_period_ms: 10_000,
             reconnect_spread_ms: 5_000,
+            tls: TlsFiles::default(),
             timeouts: Timeouts::default(),
             limits: Limits::default(),
             batcher: BatcherConfig::default(),
@@ -116,6 +137,8 @@ impl Default for Config {
 impl Default for Timeouts {
     fn default() -> Self {
         Self {
+            proxy_header_ms: 5_000,
+            tls_handshake_ms: 10_000,
             header_ms: 10_000,
             body_ms: 10_000,
             first_message_ms: 30_000,
@@ -131,10 +154,14 @@ impl Default for Limits {
         Self {
             connections: 16_000,
             sockets: 15_000,
+            sockets_per_site: 15_000,
             connections_per_address: 500,
             connects_per_address: Rate::new(20, 200),
             events_per_address: Rate::new(2_000, 20_000),
+            ipv6_48_times: 16,
             events_per_connection: Rate::new(100, 2_000),
+            bytes_per_connection: Rate::new(100_000, 2_000_000),
+            events_per_site: Rate::new(500_000, 2_000_000),
             tracked_addresses: 100_000,
             limit_loopback: false,
             batches_in_flight: 8,
@@ -192,6 +219,7 @@ impl Config {
         for (rate, field) in [
             (limits.events_per_address, "limits.events_per_address.burst"),
             (limits.events_per_connection, "limits.events_per_connection.burst"),
+            (limits.events_per_site, "limits.events_per_site.burst"),
         ] {
             require(
                 rate.burst.get() as usize >= MAX_BATCH_EVENTS,
@@ -199,6 +227,16 @@ impl Config {
                 "must hold a whole batch (256 events), or such a batch could never be taken",
             )?;
         }
+        require(
+            limits.bytes_per_connection.burst.get() as usize >= MAX_BATCH_BYTES,
+            "limits.bytes_per_connection.burst",
+            "must hold a whole batch (65536 bytes), or such a batch could never be taken",
+        )?;
+        require(
+            limits.ipv6_48_times > 0,
+            "limits.ipv6_48_times",
+            "must be at least 1: a /48 has no less than one address",
+        )?;
         require(limits.batches_in_flight > 0, "limits.batches_in_flight", "must be at least 1")?;
         require(self.batcher.queue > 0, "batcher.queue", "must be at least 1")?;
         require(
@@ -215,6 +253,14 @@ impl Config {
 }
 
 impl Timeouts {
+    pub(crate) fn proxy_header(&self) -> Duration {
+        Duration::from_millis(self.proxy_header_ms)
+    }
+
+    pub(crate) fn tls_handshake(&self) -> Duration {
+        Duration::from_millis(self.tls_handshake_ms)
+    }
+
     pub(crate) fn header(&self) -> Duration {
         Duration::from_millis(self.header_ms)
     }

@@ -22,7 +22,7 @@ use crate::{
     frame::{self, Heard},
     intake::Sender,
     node::Node,
-    routes::Held,
+    place::SocketPlace,
     socket::{self, Scratch, Socket},
     wheel::{Key, Tick},
 };
@@ -48,7 +48,7 @@ pub(crate) struct Connection {
     conversation: Conversation,
     socket: Socket,
     /// The places it takes.
-    _held: Held,
+    _place: SocketPlace,
     stage: Stage,
     /// The socket may hold more than was heard.
     paused: bool,
@@ -66,13 +66,13 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(node: Arc<Node>, sender: Sender, socket: Socket, held: Held) -> Self {
+    pub(crate) fn new(node: Arc<Node>, sender: Sender, socket: Socket, place: SocketPlace) -> Self {
         node.metrics.sockets.add(1, &[]);
         let now = node.wheel.now();
         Self {
             conversation: Conversation::new(node, sender),
             socket,
-            _held: held,
+            _place: place,
             stage: Stage::New,
             // The first frames may have come with the handshake.
             paused: true,
@@ -92,11 +92,9 @@ impl Connection {
     }
 
     fn turn(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<()> {
-        if self.stage == Stage::New {
-            self.begin(cx, &mut scratch.out);
-        }
+        let began = if self.stage == Stage::New { self.begin(cx, &mut scratch.out) } else { Ok(()) };
         if matches!(self.stage, Stage::Talking | Stage::Draining) {
-            match self.converse(cx, scratch) {
+            match began.and_then(|()| self.converse(cx, scratch)) {
                 Ok(()) => {}
                 Err(End::Gone) => return Poll::Ready(()),
                 Err(End::Closed) => self.begin_to_close(),
@@ -123,7 +121,7 @@ impl Connection {
         Poll::Pending
     }
 
-    fn begin(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) {
+    fn begin(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Result<(), End> {
         self.stage = Stage::Talking;
         let now = self.node().wheel.now();
         // Many connect at once after a restart: they must not all be pinged at once for ever.
@@ -132,7 +130,7 @@ impl Connection {
         (self.opened_at, self.heard_at) = (now, now);
         self.set_to = self.deadline();
         self.key = Some(self.node().wheel.enter(cx.waker().clone(), self.set_to));
-        self.conversation.welcome(out);
+        self.conversation.welcome(out)
     }
 
     fn begin_to_close(&mut self) {

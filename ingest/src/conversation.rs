@@ -41,6 +41,13 @@ pub(crate) enum End {
     Close(u16, &'static str),
 }
 
+impl End {
+    /// With the close code of the reason.
+    fn refused(reason: RejectReason, why: &'static str) -> Self {
+        Self::Close(reason.close().unwrap_or(close::POLICY), why)
+    }
+}
+
 pub(crate) struct Conversation {
     pub(crate) node: Arc<Node>,
     pub(crate) sender: Sender,
@@ -51,6 +58,8 @@ pub(crate) struct Conversation {
     /// Until when the peer was told to wait, and how often it did not.
     wait_until: Option<Tick>,
     flood_strikes: u32,
+    /// Whether the peer is near a limit and has been told so.
+    slowed: bool,
     malformed_in_a_row: u16,
     /// A tracker that connects and says nothing is no tracker.
     pub(crate) first_message: bool,
@@ -66,12 +75,20 @@ impl Conversation {
             in_flight: VecDeque::new(),
             wait_until: None,
             flood_strikes: 0,
+            slowed: false,
             malformed_in_a_row: 0,
             first_message: false,
         }
     }
 
-    pub(crate) fn welcome(&self, out: &mut Vec<u8>) {
+    /// The first word: a welcome, or to stay away.
+    pub(crate) fn welcome(&self, out: &mut Vec<u8>) -> Result<(), End> {
+        let site = &self.sender.site.site;
+        if !site.enabled {
+            self.node.metrics.denied(RejectReason::SiteDisabled.as_str());
+            say(out, &ServerFrame::site_disabled());
+            return Err(End::refused(RejectReason::SiteDisabled, "the site is switched off"));
+        }
         let now = now_ms();
         let limits = TrackerLimits {
             batch_events: MAX_BATCH_EVENTS as u32,
@@ -79,7 +96,9 @@ impl Conversation {
             idle_ms: self.node.config.timeouts.idle_ms,
         };
         let token = self.node.visitors.sign(self.sender.site.key(), self.sender.visitor, now);
-        say(out, &ServerFrame::Welcome(Welcome { token, node: self.node.name.clone(), now, limits }));
+        let (node, settings) = (self.node.name.clone(), site.tracker.clone());
+        say(out, &ServerFrame::Welcome(Welcome { token, node, now, limits, settings }));
+        Ok(())
     }
 
     pub(crate) fn has_room(&self) -> bool {
@@ -139,7 +158,7 @@ impl Conversation {
                 self.hear_text(text, out)
             }
             Heard::Binary(_) => Err(End::Close(close::UNSUPPORTED, "text frames only")),
-            Heard::Ping => self.charge_frame(),
+            Heard::Ping => self.charge_frame(0),
             Heard::Pong => Ok(()),
             Heard::Close => Err(End::Closed),
             Heard::Fault(fault) => Err(self.hear_fault(&fault)),
@@ -147,19 +166,19 @@ impl Conversation {
     }
 
     fn hear_fault(&self, fault: &frame::Fault<'_>) -> End {
-        let (reason, detail, payload, end) = match fault {
+        let (reason, detail, payload, why) = match fault {
             frame::Fault::Protocol => return End::Close(close::PROTOCOL, "protocol error"),
             frame::Fault::BadUtf8(payload) => {
-                let end = End::Close(close::BAD_UTF8, "text is not UTF-8");
-                (RejectReason::BadUtf8, "frame: text is not UTF-8".to_owned(), payload, end)
+                let detail = "frame: text is not UTF-8".to_owned();
+                (RejectReason::BadUtf8, detail, payload, "text is not UTF-8")
             }
             frame::Fault::TooBig(payload) => {
                 let detail = format!("frame: over {MAX_BATCH_BYTES} bytes; send smaller batches");
-                (RejectReason::TooLarge, detail, payload, End::Close(close::TOO_BIG, "frame too large"))
+                (RejectReason::TooLarge, detail, payload, "frame too large")
             }
         };
         self.node.refuse_whole(&self.sender.site, &Fault::new(reason, detail), 1, payload);
-        end
+        End::refused(reason, why)
     }
 
     fn hear_text(&mut self, text: &str, out: &mut Vec<u8>) -> Result<(), End> {
@@ -167,18 +186,18 @@ impl Conversation {
             Ok(ClientFrame::Batch) => match intake::batch(text) {
                 Ok(batch) => {
                     self.malformed_in_a_row = 0;
-                    self.take(batch)
+                    self.take(batch, out)
                 }
                 Err((fault, events)) if fault.reason == RejectReason::TooLarge => {
                     self.node.refuse_whole(&self.sender.site, &fault, events, text.as_bytes());
-                    Err(End::Close(close::TOO_BIG, "batch too large"))
+                    Err(End::refused(fault.reason, "batch too large"))
                 }
                 Err((fault, events)) => self.malformed(&fault, events, text, out),
             },
             Ok(ClientFrame::Here) => match serde_json::from_str::<Here>(text) {
                 Ok(here) => {
                     self.malformed_in_a_row = 0;
-                    self.charge_frame()?;
+                    self.charge_frame(text.len())?;
                     if let Some(tab) = self.tab {
                         let visitor = self.sender.visitor;
                         self.sender.site.presence().show(visitor, tab, &here.path, here.visible);
@@ -190,12 +209,12 @@ impl Conversation {
                     self.malformed(&fault, 1, text, out)
                 }
             },
-            Ok(ClientFrame::Unknown) => self.charge_frame(),
+            Ok(ClientFrame::Unknown) => self.charge_frame(text.len()),
             Err(fault) => self.malformed(&fault, 1, text, out),
         }
     }
 
-    fn take(&mut self, batch: footfall_schemas::tracker::Batch) -> Result<(), End> {
+    fn take(&mut self, batch: footfall_schemas::tracker::Batch, out: &mut Vec<u8>) -> Result<(), End> {
         let now = self.node.wheel.now();
         let early = self.wait_until.is_some_and(|until| now < until);
         let taken = self.node.take(&self.sender, batch);
@@ -212,14 +231,19 @@ impl Conversation {
                 self.flood_strikes = 0;
             }
         }
+        // Once when a limit comes near, not with each batch that is near it.
+        if taken.slow && !self.slowed {
+            say(out, &ServerFrame::Slow { linger_ms: SLOW_LINGER_MS });
+        }
+        self.slowed = taken.slow;
         self.in_flight.push_back(taken);
         Ok(())
     }
 
     /// A frame that is no batch counts like one event; over the limit it is a strike.
-    fn charge_frame(&mut self) -> Result<(), End> {
-        match self.node.limits.charge(&self.sender.limits, 1) {
-            Ok(()) => Ok(()),
+    fn charge_frame(&mut self, bytes: usize) -> Result<(), End> {
+        match self.node.limits.charge(&self.sender.limits, &self.sender.site.limits, 1, bytes) {
+            Ok(_) => Ok(()),
             Err(_) => self.strike(),
         }
     }
@@ -234,11 +258,11 @@ impl Conversation {
 
     fn malformed(&mut self, fault: &Fault, events: u64, text: &str, out: &mut Vec<u8>) -> Result<(), End> {
         self.node.refuse_whole(&self.sender.site, fault, events, text.as_bytes());
-        self.charge_frame()?;
+        self.charge_frame(text.len())?;
         say(out, &fault.frame());
         self.malformed_in_a_row += 1;
         if u32::from(self.malformed_in_a_row) >= self.node.limits.settings().malformed_strikes {
-            return Err(End::Close(close::POLICY, "malformed frames"));
+            return Err(End::refused(RejectReason::Malformed, "malformed frames"));
         }
         Ok(())
     }

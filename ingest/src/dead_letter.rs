@@ -11,7 +11,7 @@ use governor::{DefaultDirectRateLimiter, RateLimiter};
 use tokio::sync::mpsc;
 use tracing::debug;
 
-use crate::{config::Rate, limits::quota, metrics::Metrics};
+use crate::{config::Rate, metrics::Metrics, rates::quota};
 
 /// Letters waiting to be written. Full: the letter is counted as suppressed, its refusal stands.
 const QUEUE: usize = 1_024;
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_one_site_leaves_the_others_their_share() {
-        let site = |key: &str| Site { key: key.try_into().unwrap(), name: String::new(), origins: vec![] };
+        let site = |key: &str| Site::new(key.try_into().unwrap(), vec![]);
         let (dead, mut kept) =
             DeadLetters::new(&[site("a"), site("b")], Rate::new(1, 10), Arc::new(Metrics::new()));
         let of = |key: &str| letter(key, 0, RejectReason::Malformed, "", None, b"x");

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::config::InvalidConfig;
+use crate::{config::InvalidConfig, tls::TlsError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -24,6 +24,10 @@ pub enum Error {
     /// librdkafka gave up for good; only a new process continues.
     #[error("[kafka] the producer stopped for good ({code}): {reason}; restart this node")]
     KafkaFatal { code: String, reason: String },
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("[ingest] TLS does not start: {0}")]
+    TlsSettings(#[source] tokio_rustls::rustls::Error),
     #[error("[ingest] listener: {0}")]
     Listener(#[source] io::Error),
 }

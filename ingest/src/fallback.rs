@@ -1,24 +1,24 @@
 //! `POST /e`: a batch over HTTP, for when no WebSocket works and for the last beacon of a page. Same intake, same acks.
 
-use std::{net::IpAddr, pin::pin};
+use std::{net::IpAddr, sync::Arc};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Buf;
 use footfall_schemas::{
     RejectReason,
-    refusal::RetryReason,
     tracker::{Batch, ClientFrame, MAX_BATCH_BYTES, ServerFrame},
 };
-use futures_util::{Stream, StreamExt as _};
+use futures_util::Stream;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use tokio::time::timeout;
 use warp::reply::Response;
 
 use crate::{
     agent::Agent,
+    body::{self, NoBody},
     clock::now_ms,
     intake::{self, Sender},
     node::{Fault, Node},
-    routes::{answer_json, origin_of, user_agent},
+    reply::{Reply, allow_origin},
+    routes::{origin_of, user_agent},
     sites::SiteState,
 };
 
@@ -31,14 +31,6 @@ pub(crate) struct Query {
     pub(crate) t: Option<String>,
 }
 
-/// What a body turned out to be.
-enum Body {
-    Text(String),
-    Bad(Fault, Bytes),
-    /// The sender left or was too slow: there is nobody to answer, and nothing to keep.
-    Lost,
-}
-
 pub(crate) async fn post<B: Buf>(
     node: &Node,
     query: Query,
@@ -46,8 +38,8 @@ pub(crate) async fn post<B: Buf>(
     address: IpAddr,
     body: impl Stream<Item = Result<B, warp::Error>>,
 ) -> Response {
-    let mut response = answer(node, query, headers, address, body).await;
-    // On refusals, too: a tracker that may not read why would try for ever. Nothing here is secret.
+    let reply = answer(node, query, headers, address, body).await;
+    let mut response = reply.json();
     allow_origin(&mut response, origin_of(headers));
     response
 }
@@ -58,47 +50,67 @@ async fn answer<B: Buf>(
     headers: &HeaderMap,
     address: IpAddr,
     body: impl Stream<Item = Result<B, warp::Error>>,
-) -> Response {
-    let body = match timeout(node.config.timeouts.body(), read(headers, body)).await {
-        Ok(body) => body,
-        Err(_) => Body::Lost,
+) -> Reply {
+    let body = body::read(headers, body, MAX_BATCH_BYTES, node.config.timeouts.body()).await;
+    let text = body.and_then(|body| body::text(headers, body, MAX_BATCH_BYTES));
+    let payload: &[u8] = match &text {
+        Ok(text) => text.as_bytes(),
+        Err(NoBody::Refused(_, read)) => read,
+        Err(NoBody::Lost) => return lost(node),
     };
-    let payload: &[u8] = match &body {
-        Body::Text(text) => text.as_bytes(),
-        Body::Bad(_, bytes) => bytes,
-        Body::Lost => {
-            node.metrics.denied("body_timeout");
-            let fault = Fault::new(RejectReason::Malformed, "body: incomplete in time; send it again");
-            return answer_json(StatusCode::REQUEST_TIMEOUT, &fault.frame());
-        }
+    let site = match admit(node, &query.k, origin_of(headers), payload) {
+        Ok(site) => site,
+        Err(reply) => return reply,
     };
-    let Some(site) = node.sites.get(&query.k) else {
-        node.metrics.denied(RejectReason::UnknownSite.as_str());
-        let fault = unknown_site(&query.k);
-        node.refuse_stranger(&query.k, &fault, payload);
-        return answer_json(StatusCode::NOT_FOUND, &fault.frame());
-    };
-    if let Some(origin) = origin_of(headers).filter(|origin| !site.site.allows(origin)) {
-        let fault = origin_denied(origin);
-        node.metrics.denied(fault.reason.as_str());
-        node.refuse_whole(site, &fault, 1, payload);
-        return answer_json(StatusCode::FORBIDDEN, &fault.frame());
-    }
-    match body {
-        Body::Text(text) => take(node, site, query.t, headers, address, &text).await,
-        Body::Bad(fault, payload) => refuse(node, site, &fault, 1, &payload),
-        Body::Lost => unreachable!("answered above"),
+    match text {
+        Ok(text) => take(node, site, query.t, headers, address, &text).await,
+        Err(NoBody::Refused(fault, payload)) => refuse(node, site, &fault, 1, &payload),
+        Err(NoBody::Lost) => unreachable!("answered above"),
     }
 }
 
-async fn take(
+pub(crate) fn lost(node: &Node) -> Reply {
+    node.metrics.denied("body_timeout");
+    let fault = Fault::new(RejectReason::Malformed, "body: incomplete in time; send it again");
+    Reply { status: StatusCode::REQUEST_TIMEOUT, frame: fault.frame() }
+}
+
+/// The site, if it takes events from that origin. What came is kept as a dead letter otherwise.
+pub(crate) fn admit<'a>(
+    node: &'a Node,
+    key: &str,
+    origin: Option<&str>,
+    payload: &[u8],
+) -> Result<&'a Arc<SiteState>, Reply> {
+    let Some(site) = node.sites.get(key) else {
+        let fault = unknown_site(key);
+        node.metrics.denied(fault.reason.as_str());
+        node.refuse_stranger(key, &fault, payload);
+        return Err((&fault).into());
+    };
+    if let Some(origin) = origin.filter(|origin| !site.site.allows(origin)) {
+        let fault = origin_denied(origin);
+        node.metrics.denied(fault.reason.as_str());
+        return Err(refuse(node, site, &fault, 1, payload));
+    }
+    if !site.site.enabled {
+        let fault = Fault::new(RejectReason::SiteDisabled, "site: switched off; send nothing more");
+        node.metrics.denied(fault.reason.as_str());
+        node.refuse_whole(site, &fault, 1, payload);
+        return Err(ServerFrame::site_disabled().into());
+    }
+    Ok(site)
+}
+
+/// One batch from the text of a request.
+pub(crate) async fn take(
     node: &Node,
-    site: &std::sync::Arc<SiteState>,
+    site: &Arc<SiteState>,
     token: Option<String>,
     headers: &HeaderMap,
     address: IpAddr,
     text: &str,
-) -> Response {
+) -> Reply {
     let batch = match intake::tag(text) {
         Ok(ClientFrame::Batch) => intake::batch(text),
         Ok(_) => {
@@ -111,6 +123,17 @@ async fn take(
         Err((fault, events)) => return refuse(node, site, &fault, events, text.as_bytes()),
     };
     batch.token = batch.token.or(token);
+    settle(node, site, headers, address, batch).await
+}
+
+/// Waits for the batch's outcome; the answer brings the token to use from now on.
+pub(crate) async fn settle(
+    node: &Node,
+    site: &Arc<SiteState>,
+    headers: &HeaderMap,
+    address: IpAddr,
+    batch: Batch,
+) -> Reply {
     let now = now_ms();
     // A batch without a token is a page's first (it has no events and asks for one) or its last beacon.
     let presented =
@@ -118,77 +141,30 @@ async fn take(
     let user_agent = user_agent(headers);
     let visitor = presented.unwrap_or_else(|| node.visitors.visitor(site.key(), address, user_agent, now));
     let sender = Sender {
-        site: std::sync::Arc::clone(site),
+        site: Arc::clone(site),
         visitor,
         agent: Agent::parse(user_agent),
-        limits: node.limits.sender(address, false),
+        limits: node.limits.sender(address),
     };
+    let asks = batch.events.is_empty();
     let mut taken = node.take(&sender, batch);
     let outcome = (&mut taken.outcome).await;
-    match taken.answer(outcome) {
-        ServerFrame::Ack(mut ack) => {
-            ack.token = Some(node.visitors.sign(site.key(), visitor, now));
-            answer_json(StatusCode::OK, &ServerFrame::Ack(ack))
-        }
-        ServerFrame::Nack(nack) => {
-            let status = match nack.reason {
-                RetryReason::RateLimited => StatusCode::TOO_MANY_REQUESTS,
-                RetryReason::Overloaded | RetryReason::LogUnavailable | RetryReason::Draining => {
-                    StatusCode::SERVICE_UNAVAILABLE
-                }
-            };
-            let seconds = nack.retry_ms.div_ceil(1_000);
-            let mut response = answer_json(status, &ServerFrame::Nack(nack));
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-            response
-        }
-        other => answer_json(StatusCode::OK, &other),
+    let mut answer = taken.answer(outcome);
+    if let ServerFrame::Ack(ack) = &mut answer {
+        ack.token = Some(node.visitors.sign(site.key(), visitor, now));
+        // Over WebSocket the welcome brings them.
+        let settings = &site.site.tracker;
+        ack.settings = (asks && !settings.is_default()).then(|| Box::new(settings.clone()));
     }
+    answer.into()
 }
 
-fn refuse(node: &Node, site: &SiteState, fault: &Fault, events: u64, payload: &[u8]) -> Response {
+pub(crate) fn refuse(node: &Node, site: &SiteState, fault: &Fault, events: u64, payload: &[u8]) -> Reply {
     node.refuse_whole(site, fault, events, payload);
-    let status = match fault.reason {
-        RejectReason::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        _ => StatusCode::BAD_REQUEST,
-    };
-    answer_json(status, &fault.frame())
+    fault.into()
 }
 
-/// Reads no more than the cap, whatever the headers say.
-async fn read<B: Buf>(headers: &HeaderMap, body: impl Stream<Item = Result<B, warp::Error>>) -> Body {
-    let too_large = |read: BytesMut| {
-        let detail = format!("body: over {MAX_BATCH_BYTES} bytes; send smaller batches");
-        Body::Bad(Fault::new(RejectReason::TooLarge, detail), read.freeze())
-    };
-    let told = headers.get(header::CONTENT_LENGTH).and_then(|told| told.to_str().ok()?.parse::<usize>().ok());
-    if told.is_some_and(|told| told > MAX_BATCH_BYTES) {
-        return too_large(BytesMut::new());
-    }
-    let mut read = BytesMut::new();
-    let mut body = pin!(body);
-    while let Some(chunk) = body.next().await {
-        let Ok(mut chunk) = chunk else { return Body::Lost };
-        if read.len() + chunk.remaining() > MAX_BATCH_BYTES {
-            return too_large(read);
-        }
-        while chunk.has_remaining() {
-            let piece = chunk.chunk();
-            read.extend_from_slice(piece);
-            let length = piece.len();
-            chunk.advance(length);
-        }
-    }
-    match String::from_utf8(read.to_vec()) {
-        Ok(text) => Body::Text(text),
-        Err(_) => {
-            let fault = Fault::new(RejectReason::BadUtf8, "body: text is not UTF-8");
-            Body::Bad(fault, read.freeze())
-        }
-    }
-}
-
-/// The answer to a preflight, which only a sender of another content type than text/plain makes.
+/// The answer to a preflight, which only a sender of another content type than text/plain, or of gzip, makes.
 pub(crate) fn preflight(node: &Node, query: &Query, headers: &HeaderMap) -> Response {
     let origin = origin_of(headers);
     let allowed =
@@ -198,21 +174,12 @@ pub(crate) fn preflight(node: &Node, query: &Query, headers: &HeaderMap) -> Resp
     if allowed {
         allow_origin(&mut response, origin);
         let headers = response.headers_mut();
+        let sent = HeaderValue::from_static("content-type, content-encoding");
         headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST"));
-        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("content-type"));
+        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, sent);
         headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
     }
     response
-}
-
-/// Lets the page read the answer.
-fn allow_origin(response: &mut Response, origin: Option<&str>) {
-    let headers = response.headers_mut();
-    headers.insert(header::VARY, HeaderValue::from_static("Origin"));
-    if let Some(Ok(origin)) = origin.map(HeaderValue::try_from) {
-        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("Retry-After"));
-    }
 }
 
 pub(crate) fn unknown_site(key: &str) -> Fault {

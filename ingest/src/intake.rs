@@ -20,6 +20,7 @@ use crate::{
     enrich::BatchContext,
     limits::SenderLimits,
     node::{Fault, Node},
+    rates::Pressure,
     receipt::{Outcome, Receipt, Retry, Tally},
     sites::SiteState,
     validate::{self, Rejected},
@@ -44,12 +45,15 @@ pub(crate) struct Taken {
     pub(crate) outcome: oneshot::Receiver<Outcome>,
     /// Over a rate limit: not taken, and this long to wait.
     pub(crate) limited: Option<Duration>,
+    /// Taken, but a rate limit is near: the sender should gather more before it sends.
+    pub(crate) slow: bool,
 }
 
 /// The frame's type, read on its own.
 pub(crate) fn tag(text: &str) -> Result<ClientFrame, Fault> {
     serde_json::from_str::<ClientTag>(text).map(|tagged| tagged.tag).map_err(|error| {
-        Fault::new(RejectReason::Malformed, format!("frame: {error}; send a JSON object with a text `t`"))
+        let detail = format!("frame: {error}; send a JSON object with a text `t`");
+        Fault::new(validate::unreadable(text), detail)
     })
 }
 
@@ -61,7 +65,7 @@ pub(crate) fn batch(text: &str) -> Result<Batch, (Fault, u64)> {
         return Err((Fault::new(RejectReason::TooLarge, detail), 1));
     }
     let batch: Batch = serde_json::from_str(text)
-        .map_err(|error| (Fault::new(RejectReason::Malformed, format!("batch: {error}")), 1))?;
+        .map_err(|error| (Fault::new(validate::unreadable(text), format!("batch: {error}")), 1))?;
     let events = batch.events.len() as u64;
     if batch.events.len() > MAX_BATCH_EVENTS {
         let detail = format!("batch: {events} events; send at most {MAX_BATCH_EVENTS}");
@@ -74,6 +78,12 @@ pub(crate) fn batch(text: &str) -> Result<Batch, (Fault, u64)> {
     Ok(batch)
 }
 
+/// Over a rate limit: come again after `wait`, within reason.
+pub(crate) fn limited(wait: Duration) -> Retry {
+    let after_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX).clamp(250, 60_000);
+    Retry { reason: RetryReason::RateLimited, after_ms }
+}
+
 impl Node {
     /// Counts the batch, and sees to it that its outcome is told, whatever becomes of it.
     pub(crate) fn take(&self, sender: &Sender, batch: Batch) -> Taken {
@@ -83,16 +93,18 @@ impl Node {
         let span = self.sampling.batch(site.key(), &batch);
         site.ledger.received(count);
 
-        let (tally, refused, partition, lines) = match self.limits.charge(&sender.limits, batch.events.len())
-        {
-            Ok(()) => self.sift(sender, &batch, received_at),
+        let bytes = batch.events.iter().map(|event| event.get().len()).sum();
+        let charged = self.limits.charge(&sender.limits, &site.limits, batch.events.len(), bytes);
+        let slow = charged == Ok(Pressure::High);
+        let (tally, refused, partition, lines) = match charged {
+            Ok(_) => self.sift(sender, &batch, received_at),
             Err(over) => {
-                let wait_ms = u32::try_from(over.wait.as_millis()).unwrap_or(u32::MAX).clamp(250, 60_000);
+                let retry = limited(over.wait);
                 let tally = Tally { accepted: count, ..Tally::default() };
                 let (mut receipt, outcome) = self.receipt(site, tally);
                 receipt.trace(span);
-                receipt.settle(Err(Retry { reason: RetryReason::RateLimited, after_ms: wait_ms }));
-                let limited = Some(Duration::from_millis(wait_ms.into()));
+                receipt.settle(Err(retry));
+                let limited = Some(Duration::from_millis(retry.after_ms.into()));
                 return Taken { limited, ..Taken::new(&batch, Vec::new(), outcome) };
             }
         };
@@ -104,10 +116,14 @@ impl Node {
         } else {
             self.batcher.offer(Contribution { partition, lines, events, receipt });
         }
-        Taken::new(&batch, refused, outcome)
+        Taken { slow, ..Taken::new(&batch, refused, outcome) }
     }
 
-    fn receipt(&self, site: &Arc<SiteState>, tally: Tally) -> (Receipt, oneshot::Receiver<Outcome>) {
+    pub(crate) fn receipt(
+        &self,
+        site: &Arc<SiteState>,
+        tally: Tally,
+    ) -> (Receipt, oneshot::Receiver<Outcome>) {
         Receipt::new(Arc::clone(site), self.dead_letters.clone(), Arc::clone(&self.metrics), tally)
     }
 
@@ -175,7 +191,7 @@ impl Taken {
         // Without events there is nothing to settle: `upto` stands one below `first`.
         let first = if count == 0 { batch.first.max(1) } else { batch.first };
         let upto = first.saturating_add(count) - 1;
-        Self { stream: batch.stream, first, upto, refused, outcome, limited: None }
+        Self { stream: batch.stream, first, upto, refused, outcome, limited: None, slow: false }
     }
 
     /// The answer to the batch. A receipt that was lost settles nothing: come again.
@@ -183,7 +199,7 @@ impl Taken {
         let lost = Err(Retry { reason: RetryReason::Draining, after_ms: 1_000 });
         let Self { stream, first, upto, refused, .. } = self;
         match outcome.unwrap_or(lost) {
-            Ok(()) => ServerFrame::Ack(Ack { stream, first, upto, refused, token: None }),
+            Ok(()) => ServerFrame::Ack(Ack { stream, first, upto, refused, token: None, settings: None }),
             Err(Retry { reason, after_ms }) => {
                 ServerFrame::Nack(Nack { stream, first, upto, reason, retry_ms: after_ms })
             }
@@ -212,6 +228,10 @@ mod tests {
     #[case::no_stream(r#"{"t":"batch","first":1,"sent":1,"events":[]}"#.into(), RejectReason::Malformed, 1)]
     #[case::sequence_overflow(format!(r#"{{"t":"batch","stream":"{:024}","first":4294967295,"sent":1,"events":[1]}}"#, 1), RejectReason::BadSequence, 1)]
     #[case::too_many(format!(r#"{{"t":"batch","stream":"{:024}","first":1,"sent":1,"events":[{}]}}"#, 1, vec!["1"; 257].join(",")), RejectReason::TooLarge, 257)]
+    #[case::depth_bomb(format!(r#"{{"t":"batch","stream":"{:024}","first":1,"sent":{}1"#, 1, "[".repeat(9_999)), RejectReason::TooDeep, 1)]
+    #[case::first_nan(r#"{"t":"batch","stream":"000000000000000000000001","first":NaN,"sent":1,"events":[]}"#.into(), RejectReason::Malformed, 1)]
+    #[case::first_1e400(r#"{"t":"batch","stream":"000000000000000000000001","first":1e400,"sent":1,"events":[]}"#.into(), RejectReason::Malformed, 1)]
+    #[case::twice(r#"{"t":"batch","stream":"000000000000000000000001","first":1,"first":2,"sent":1,"events":[]}"#.into(), RejectReason::Malformed, 1)]
     #[case::too_long(format!("{{{}}}", " ".repeat(MAX_BATCH_BYTES)), RejectReason::TooLarge, 1)]
     fn a_bad_batch_is_refused_whole(#[case] text: String, #[case] reason: RejectReason, #[case] events: u64) {
         let (fault, counted) = batch(&text).unwrap_err();

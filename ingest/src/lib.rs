@@ -1,13 +1,14 @@
 //! Takes events from browsers and acks them once Kafka has them.
 //!
 //! A connection comes in by the [`listener`] and the [`routes`]; a tracker's socket by hand ([`upgrade`]) and then has
-//! a task of its own ([`connection`]), a request goes through the [`fallback`]. Both give their batches to the
-//! [`intake`]: limit → visitor → [`validate`] → [`enrich`] → [`batcher`] → [`log`]. The delivery report settles the
-//! batch's [`receipt`], and only then is there an ack.
+//! a task of its own ([`connection`]), a request goes through the [`fallback`] or the [`pixel`]. All give their batches
+//! to the [`intake`]: limit → visitor → [`validate`] → [`enrich`] → [`batcher`] → [`log`]. The delivery report settles the
+//! batch's [`receipt`], and only then is there an ack. A site's own servers send through the [`server_api`].
 
 mod agent;
 mod assets;
 mod batcher;
+mod body;
 mod channel;
 mod clock;
 pub mod config;
@@ -28,12 +29,24 @@ mod log;
 mod metrics;
 pub mod network;
 mod node;
+mod peer;
+mod pixel;
+mod place;
 mod presence;
+pub mod proxy_protocol;
+mod rates;
 mod receipt;
+mod reload;
+mod reply;
 mod routes;
 mod run;
+mod seldom;
+mod server_api;
+mod server_batch;
+mod signature;
 mod sites;
 mod socket;
+mod tls;
 mod trace;
 mod transport;
 mod upgrade;
@@ -44,4 +57,7 @@ mod zones;
 
 pub use config::Config;
 pub use error::Error;
+pub use listener::{Listener, Listeners, Speaks};
+pub use reload::Reload;
 pub use run::{Parts, run};
+pub use tls::TlsError;

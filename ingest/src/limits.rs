@@ -1,129 +1,59 @@
-//! Who may connect and send how much.
+//! Who may connect and send how much. The limits change while the node runs; what is open and what was used stays.
 
 use std::{
-    collections::HashMap,
     net::IpAddr,
     num::NonZeroU32,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU32, Ordering},
-    },
-    time::Duration,
+    ops::Deref,
+    sync::{Arc, atomic::AtomicU32},
 };
 
-use governor::{
-    DefaultDirectRateLimiter, DefaultKeyedRateLimiter, NotUntil, Quota, RateLimiter,
-    clock::{Clock as _, DefaultClock, QuantaInstant},
-};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use arc_swap::{ArcSwap, Guard};
 
 use crate::{
     config::{Limits as Settings, Rate},
+    metrics::Metrics,
     network::AddressKey,
+    place::{ConnectionPlace, Denied, Open},
+    rates::{ByAddress, InUsed, Limiter, Over, Pressure, Used},
 };
-
-pub(crate) fn quota(rate: Rate) -> Quota {
-    Quota::per_second(rate.per_second).allow_burst(rate.burst)
-}
-
-/// Over a limit: free again after `wait`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Over {
-    pub(crate) wait: Duration,
-}
-
-/// Open connections by address. A std mutex: no await happens while it is held.
-type OpenConnections = Arc<Mutex<HashMap<AddressKey, u32>>>;
 
 /// The limits of a node.
 pub(crate) struct Limits {
+    current: ArcSwap<Current>,
+    pub(crate) open: Open,
+    metrics: Arc<Metrics>,
+}
+
+/// Everything that is made from the settings.
+struct Current {
     settings: Settings,
-    sockets: Arc<Semaphore>,
     connects: Addresses,
     events: Addresses,
-    open: OpenConnections,
+    events_by_connection: Limiter<InUsed>,
+    bytes_by_connection: Limiter<InUsed>,
+    events_by_site: Limiter<InUsed>,
+}
+
+/// What a site's connections hold and have used, on this node.
+#[derive(Debug, Default)]
+pub(crate) struct SiteLimits {
+    pub(crate) sockets: AtomicU32,
+    events: Used,
+}
+
+/// What one connection or request is charged against.
+#[derive(Default)]
+pub(crate) struct SenderLimits {
+    /// None: exempt.
+    address: Option<AddressKey>,
+    events: Used,
+    bytes: Used,
 }
 
 impl std::fmt::Debug for Limits {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Limits").field("settings", &self.settings).finish_non_exhaustive()
+        f.debug_struct("Limits").field("settings", &*self.settings()).finish_non_exhaustive()
     }
-}
-
-impl Limits {
-    pub(crate) fn new(settings: Settings) -> Self {
-        Self {
-            sockets: Arc::new(Semaphore::new(settings.sockets as usize)),
-            connects: Addresses::new(settings.connects_per_address, settings.tracked_addresses),
-            events: Addresses::new(settings.events_per_address, settings.tracked_addresses),
-            open: Arc::default(),
-            settings,
-        }
-    }
-
-    fn is_exempt(&self, address: IpAddr) -> bool {
-        !self.settings.limit_loopback && address.to_canonical().is_loopback()
-    }
-
-    /// One more connection from `address`, or `None` when it has too many or comes too often. The place is free again
-    /// when the guard is dropped.
-    pub(crate) fn connect(&self, address: IpAddr) -> Option<Place> {
-        if self.is_exempt(address) {
-            return Some(Place { open: None });
-        }
-        let key = AddressKey::from(address);
-        self.connects.charge(key, NonZeroU32::MIN).ok()?;
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = open.entry(key).or_default();
-        if *count >= self.settings.connections_per_address {
-            return None;
-        }
-        *count += 1;
-        Some(Place { open: Some((Arc::clone(&self.open), key)) })
-    }
-
-    /// One more WebSocket on this node.
-    pub(crate) fn socket(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.sockets).try_acquire_owned().ok()
-    }
-
-    /// The limits of one sender. A request is a connection of its own that was used once: `None` for the limiter.
-    pub(crate) fn sender(&self, address: IpAddr, connection: bool) -> SenderLimits {
-        let exempt = self.is_exempt(address);
-        SenderLimits {
-            address: (!exempt).then(|| AddressKey::from(address)),
-            connection: (connection && !exempt)
-                .then(|| Box::new(RateLimiter::direct(quota(self.settings.events_per_connection)))),
-        }
-    }
-
-    /// Charges `events` (at least one) to the connection and to its address.
-    pub(crate) fn charge(&self, sender: &SenderLimits, events: usize) -> Result<(), Over> {
-        let events = u32::try_from(events).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN);
-        if let Some(connection) = &sender.connection {
-            flatten(connection.check_n(events))?;
-        }
-        match sender.address {
-            Some(key) => self.events.charge(key, events),
-            None => Ok(()),
-        }
-    }
-
-    /// Forgets addresses whose limit has refilled. The limiters never do it by themselves.
-    pub(crate) fn sweep(&self) {
-        self.connects.sweep();
-        self.events.sweep();
-    }
-
-    pub(crate) fn settings(&self) -> &Settings {
-        &self.settings
-    }
-}
-
-/// What one connection or request is charged against.
-pub(crate) struct SenderLimits {
-    address: Option<AddressKey>,
-    connection: Option<Box<DefaultDirectRateLimiter>>,
 }
 
 impl std::fmt::Debug for SenderLimits {
@@ -133,107 +63,212 @@ impl std::fmt::Debug for SenderLimits {
     }
 }
 
-/// A connection's place among those of its address.
-#[derive(Debug)]
-pub(crate) struct Place {
-    open: Option<(OpenConnections, AddressKey)>,
+impl Limits {
+    pub(crate) fn new(settings: Settings, metrics: Arc<Metrics>) -> Self {
+        Self { current: ArcSwap::from_pointee(Current::new(settings)), open: Open::default(), metrics }
+    }
+
+    /// Connections that are open stay, also above a lower cap. What addresses have used is forgotten.
+    pub(crate) fn reload(&self, settings: Settings) {
+        self.current.store(Arc::new(Current::new(settings)));
+        self.open.room_changed();
+    }
+
+    pub(crate) fn settings(&self) -> impl Deref<Target = Settings> {
+        Loaded(self.current.load())
+    }
+
+    pub(crate) fn is_exempt(&self, address: IpAddr) -> bool {
+        !self.settings().limit_loopback && address.to_canonical().is_loopback()
+    }
+
+    /// One more connection, counted from now on. Its address is not known yet, or stands for many.
+    pub(crate) fn accept(self: &Arc<Self>) -> ConnectionPlace {
+        self.metrics.connections.add(1, &[]);
+        ConnectionPlace::new(Arc::clone(self))
+    }
+
+    /// A connection and all that it held is gone.
+    pub(crate) fn left(&self) {
+        self.metrics.connections.add(-1, &[]);
+    }
+
+    /// One more connect from an address.
+    pub(crate) fn charge_connect(&self, key: AddressKey) -> Result<(), Denied> {
+        match self.current.load().connects.charge(key, NonZeroU32::MIN) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Denied::ConnectRate),
+        }
+    }
+
+    /// The limits of one connection. A request is a connection that is used once.
+    pub(crate) fn sender(&self, address: IpAddr) -> SenderLimits {
+        let address = (!self.is_exempt(address)).then(|| AddressKey::from(address));
+        SenderLimits { address, ..SenderLimits::default() }
+    }
+
+    /// Charges `events` and `bytes` (at least one each) to the connection, then `events` to its address and its site.
+    pub(crate) fn charge(
+        &self,
+        sender: &SenderLimits,
+        site: &SiteLimits,
+        events: usize,
+        bytes: usize,
+    ) -> Result<Pressure, Over> {
+        let amount = |count| u32::try_from(count).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN);
+        let (events, bytes) = (amount(events), amount(bytes));
+        let current = self.current.load();
+        let mut pressure = Pressure::Low;
+        if let Some(address) = sender.address {
+            // From the narrowest: a flood is stopped where it comes from, and costs its neighbours nothing.
+            pressure = pressure
+                .max(current.events_by_connection.charge(&sender.events, events)?)
+                .max(current.bytes_by_connection.charge(&sender.bytes, bytes)?)
+                .max(current.events.charge(address, events)?);
+        }
+        Ok(pressure.max(current.events_by_site.charge(&site.events, events)?))
+    }
+
+    /// Forgets addresses whose limit has refilled. The limiters never do it by themselves.
+    pub(crate) fn sweep(&self) {
+        let current = self.current.load_full();
+        current.connects.sweep();
+        current.events.sweep();
+        self.open.sweep();
+    }
 }
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        let Some((open, key)) = self.open.take() else { return };
-        let mut open = open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = open.get_mut(&key) {
-            *count -= 1;
-            if *count == 0 {
-                open.remove(&key);
-            }
+impl Current {
+    fn new(settings: Settings) -> Self {
+        Self {
+            connects: Addresses::new(settings.connects_per_address, &settings),
+            events: Addresses::new(settings.events_per_address, &settings),
+            events_by_connection: Limiter::by_holder(settings.events_per_connection),
+            bytes_by_connection: Limiter::by_holder(settings.bytes_per_connection),
+            events_by_site: Limiter::by_holder(settings.events_per_site),
+            settings,
         }
     }
 }
 
-/// A rate limit by address that holds a bounded number of them: beyond it addresses share the limit of their /16.
-struct Addresses {
-    limiter: DefaultKeyedRateLimiter<AddressKey>,
-    most: usize,
-    charges: AtomicU32,
-    crowded: AtomicBool,
+struct Loaded(Guard<Arc<Current>>);
+
+impl Deref for Loaded {
+    type Target = Settings;
+
+    fn deref(&self) -> &Settings {
+        &self.0.settings
+    }
 }
 
-/// Counting the addresses locks every shard of the map: it is done once in so many charges.
-const COUNT_EVERY: u32 = 256;
+/// A rate by address, and a wider one by the IPv6 /48 around it: who has a /48 has 65,536 addresses of the first kind.
+struct Addresses {
+    near: Limiter<ByAddress>,
+    wide: Limiter<ByAddress>,
+}
 
 impl Addresses {
-    fn new(rate: Rate, most: usize) -> Self {
-        let limiter = RateLimiter::keyed(quota(rate));
-        Self { limiter, most, charges: AtomicU32::new(0), crowded: AtomicBool::new(false) }
+    fn new(rate: Rate, settings: &Settings) -> Self {
+        let wide = |value: NonZeroU32| value.get().saturating_mul(settings.ipv6_48_times);
+        Self {
+            near: Limiter::by_address(rate, settings.tracked_addresses),
+            wide: Limiter::by_address(
+                Rate::new(wide(rate.per_second), wide(rate.burst)),
+                settings.tracked_addresses,
+            ),
+        }
     }
 
-    fn charge(&self, key: AddressKey, events: NonZeroU32) -> Result<(), Over> {
-        if self.charges.fetch_add(1, Ordering::Relaxed).is_multiple_of(COUNT_EVERY) {
-            self.crowded.store(self.limiter.len() >= self.most, Ordering::Relaxed);
+    fn charge(&self, key: AddressKey, amount: NonZeroU32) -> Result<Pressure, Over> {
+        let pressure = self.near.charge(&key, amount)?;
+        match key.site_prefix() {
+            Some(prefix) => Ok(pressure.max(self.wide.charge(&prefix, amount)?)),
+            None => Ok(pressure),
         }
-        let key = if self.crowded.load(Ordering::Relaxed) { key.coarse() } else { key };
-        flatten(self.limiter.check_key_n(&key, events))
     }
 
     fn sweep(&self) {
-        self.limiter.retain_recent();
-        self.limiter.shrink_to_fit();
-    }
-}
-
-fn flatten<C>(checked: Result<Result<(), NotUntil<QuantaInstant>>, C>) -> Result<(), Over> {
-    match checked {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(until)) => Err(Over { wait: until.wait_time_from(DefaultClock::default().now()) }),
-        // More than the burst at once never passes; the config check keeps whole batches below it.
-        Err(_) => Err(Over { wait: Duration::from_secs(60) }),
+        self.near.sweep();
+        self.wide.sweep();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rstest::rstest;
+    use std::time::Duration;
 
     fn limits(change: impl FnOnce(&mut Settings)) -> Limits {
         let mut settings = Settings { limit_loopback: true, ..Settings::default() };
         change(&mut settings);
-        Limits::new(settings)
+        Limits::new(settings, Arc::new(Metrics::new()))
     }
 
-    fn address(text: &str) -> IpAddr {
-        text.parse().unwrap()
-    }
-
-    #[test]
-    fn an_address_has_so_many_places_and_a_left_one_is_free_again() {
-        let limits = limits(|settings| settings.connections_per_address = 2);
-        let first = limits.connect(address("2001:db8::1")).unwrap();
-        let _second = limits.connect(address("2001:db8::2")).unwrap();
-        assert!(limits.connect(address("2001:db8::3")).is_none(), "the same /64");
-        assert!(limits.connect(address("2001:db8:0:1::1")).is_some(), "a neighbour");
-        drop(first);
-        assert!(limits.connect(address("2001:db8::3")).is_some());
+    fn sender(limits: &Limits, text: &str) -> SenderLimits {
+        limits.sender(text.parse().unwrap())
     }
 
     #[test]
-    fn events_are_charged_by_their_number() {
-        let limits = limits(|settings| settings.events_per_connection = Rate::new(1, 300));
-        let sender = limits.sender(address("203.0.113.9"), true);
-        assert_eq!(limits.charge(&sender, 256), Ok(()));
-        let over = limits.charge(&sender, 256).unwrap_err();
+    fn what_a_connection_and_a_site_hold_of_limits_is_small() {
+        assert_eq!(size_of::<SenderLimits>(), 24);
+        assert_eq!(size_of::<SiteLimits>(), 16);
+    }
+
+    #[test]
+    fn events_and_bytes_are_charged_by_their_number() {
+        let limits = limits(|settings| {
+            settings.events_per_connection = Rate::new(1, 300);
+            settings.bytes_per_connection = Rate::new(1_000, 70_000);
+        });
+        let site = SiteLimits::default();
+        let one = sender(&limits, "203.0.113.9");
+        assert_eq!(limits.charge(&one, &site, 200, 1), Ok(Pressure::Low));
+        assert_eq!(limits.charge(&one, &site, 56, 1), Ok(Pressure::High));
+        let over = limits.charge(&one, &site, 256, 1).unwrap_err();
         assert!(over.wait > Duration::from_secs(200), "{over:?}");
-        assert_eq!(limits.charge(&limits.sender(address("203.0.113.9"), true), 256), Ok(()), "a neighbour");
+        let neighbour = sender(&limits, "203.0.113.9");
+        assert_eq!(limits.charge(&neighbour, &site, 1, 60_000), Ok(Pressure::High));
+        let over = limits.charge(&neighbour, &site, 1, 60_000).unwrap_err();
+        assert!((49..=50).contains(&over.wait.as_secs()), "{over:?}");
+    }
+
+    #[rstest]
+    #[case::an_ipv4_address("203.0.113.9", "203.0.113.9", false)]
+    #[case::its_neighbour("203.0.113.9", "203.0.113.8", true)]
+    #[case::a_64("2001:db8:1:2::1", "2001:db8:1:2::2", false)]
+    #[case::its_neighbour_in_the_48("2001:db8:1:2::1", "2001:db8:1:3::2", true)]
+    fn connections_share_the_limit_of_their_address(
+        #[case] first: &str,
+        #[case] second: &str,
+        #[case] passes: bool,
+    ) {
+        let limits = limits(|settings| settings.events_per_address = Rate::new(1, 300));
+        let site = SiteLimits::default();
+        assert!(limits.charge(&sender(&limits, first), &site, 256, 1).is_ok());
+        assert_eq!(limits.charge(&sender(&limits, second), &site, 256, 1).is_ok(), passes);
     }
 
     #[test]
-    fn connections_share_the_limit_of_their_address() {
-        let limits = limits(|settings| settings.events_per_address = Rate::new(1, 300));
-        let sender = |text| limits.sender(address(text), true);
-        assert_eq!(limits.charge(&sender("203.0.113.9"), 256), Ok(()));
-        assert!(limits.charge(&sender("203.0.113.9"), 256).is_err());
-        assert_eq!(limits.charge(&sender("203.0.113.8"), 256), Ok(()));
+    fn the_64s_of_a_48_share_a_wider_limit() {
+        let limits = limits(|settings| {
+            settings.events_per_address = Rate::new(1, 300);
+            settings.ipv6_48_times = 4;
+        });
+        let site = SiteLimits::default();
+        let from =
+            |n: u32| limits.charge(&sender(&limits, &format!("2001:db8:1:{n:x}::1")), &site, 300, 1).is_ok();
+        assert_eq!([from(1), from(2), from(3), from(4), from(5)], [true, true, true, true, false]);
+        assert!(limits.charge(&sender(&limits, "2001:db8:2::1"), &site, 300, 1).is_ok(), "another /48");
+    }
+
+    #[test]
+    fn a_site_has_a_limit_of_its_own() {
+        let limits = limits(|settings| settings.events_per_site = Rate::new(1, 300));
+        let (shop, blog) = (SiteLimits::default(), SiteLimits::default());
+        assert!(limits.charge(&sender(&limits, "203.0.113.1"), &shop, 256, 1).is_ok());
+        assert!(limits.charge(&sender(&limits, "203.0.113.2"), &shop, 256, 1).is_err());
+        assert!(limits.charge(&sender(&limits, "203.0.113.2"), &blog, 256, 1).is_ok());
     }
 
     #[test]
@@ -242,21 +277,22 @@ mod tests {
             settings.limit_loopback = false;
             settings.events_per_connection = Rate::new(1, 300);
         });
-        let sender = limits.sender(address("127.0.0.1"), true);
-        assert!((0..100).all(|_| limits.charge(&sender, 256).is_ok()));
+        let (site, sender) = (SiteLimits::default(), sender(&limits, "127.0.0.1"));
+        assert!((0..100).all(|_| limits.charge(&sender, &site, 256, 1).is_ok()));
     }
 
     #[test]
-    fn an_attack_from_many_addresses_leaves_memory_bounded() {
-        let limits = limits(|settings| settings.tracked_addresses = 1_000);
-        for n in (0..u32::MAX).step_by(30_011) {
-            let _ = limits.connects.charge(AddressKey::from(IpAddr::V4(n.into())), NonZeroU32::MIN);
-        }
-        assert!(
-            limits.connects.limiter.len() < 1_000 + COUNT_EVERY as usize + 65_536,
-            "{}",
-            limits.connects.limiter.len()
-        );
-        limits.sweep();
+    fn a_connection_that_is_open_gets_the_new_limits() {
+        let limits = limits(|settings| settings.events_per_connection = Rate::new(1, 300));
+        let (site, sender) = (SiteLimits::default(), sender(&limits, "203.0.113.9"));
+        limits.charge(&sender, &site, 256, 1).unwrap();
+        limits.charge(&sender, &site, 256, 1).unwrap_err();
+        limits.reload(Settings {
+            events_per_connection: Rate::new(1, 600),
+            limit_loopback: true,
+            ..Settings::default()
+        });
+        limits.charge(&sender, &site, 256, 1).unwrap();
+        limits.charge(&sender, &site, 256, 1).unwrap_err();
     }
 }

@@ -1,7 +1,8 @@
 //! What every connection and request of a node shares.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
+use arc_swap::ArcSwap;
 use footfall_schemas::{RejectReason, tracker::ServerFrame};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -14,6 +15,8 @@ use crate::{
     limits::Limits,
     log::Health,
     metrics::Metrics,
+    network::Network,
+    seldom::Seldom,
     sites::{SiteState, Sites},
     trace::Sampling,
     visitor::VisitorKeys,
@@ -25,7 +28,11 @@ pub(crate) struct Node {
     pub(crate) config: Config,
     pub(crate) sites: Sites,
     pub(crate) visitors: VisitorKeys,
-    pub(crate) limits: Limits,
+    pub(crate) limits: Arc<Limits>,
+    /// As configured, or as loaded since.
+    pub(crate) trusted_proxies: ArcSwap<Vec<Network>>,
+    /// Of the listener, about strangers.
+    pub(crate) complaints: Seldom,
     /// The deadlines of the sockets.
     pub(crate) wheel: Arc<Wheel>,
     pub(crate) batcher: Batcher,
@@ -58,6 +65,10 @@ impl Fault {
 }
 
 impl Node {
+    pub(crate) fn is_trusted(&self, address: IpAddr) -> bool {
+        self.trusted_proxies.load().iter().any(|network| network.contains(address))
+    }
+
     /// Counts a refusal and keeps it as a dead letter.
     pub(crate) fn refuse_whole(&self, site: &SiteState, fault: &Fault, events: u64, payload: &[u8]) {
         site.ledger.received(events);

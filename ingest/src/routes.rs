@@ -2,7 +2,6 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use footfall_schemas::tracker::ServerFrame;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use hyper::upgrade::OnUpgrade;
 use tracing::debug;
@@ -16,48 +15,18 @@ use crate::{
     echo::Echo,
     fallback::{self, Query},
     intake::Sender,
-    limits::Place,
     network::client_address,
     node::Node,
+    peer::Peer,
+    pixel,
+    place::Denied,
+    reply::Reply,
+    server_api::ServerApi,
     upgrade::{self, BadHandshake},
 };
 
 /// Longest user agent looked at.
 const MAX_USER_AGENT_BYTES: usize = 512;
-
-/// What the listener knows of a connection; in every request's extensions.
-#[derive(Debug, Clone)]
-pub(crate) struct Peer {
-    pub(crate) address: Address,
-    /// Kept for as long as the connection or the socket made of it lives. None when the peer is a trusted proxy: its
-    /// clients have places of their own.
-    pub(crate) place: Arc<PeerPlace>,
-}
-
-/// Never shown: no address reaches a log.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Address(pub(crate) IpAddr);
-
-impl std::fmt::Debug for Address {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Address")
-    }
-}
-
-/// Held by the connection and by what becomes of it.
-#[derive(Debug)]
-pub(crate) struct PeerPlace {
-    pub(crate) _connection: tokio::sync::OwnedSemaphorePermit,
-    pub(crate) by_address: Option<Place>,
-}
-
-/// What a socket takes from the node's and its address's limits for as long as it lives.
-#[derive(Debug)]
-pub(crate) struct Held {
-    _permit: tokio::sync::OwnedSemaphorePermit,
-    _place: Option<Place>,
-    _peer: Peer,
-}
 
 pub(crate) fn routes(
     node: Arc<Node>,
@@ -99,6 +68,30 @@ pub(crate) fn routes(
     let preflight = warp::path!("e").and(warp::options()).and(with_node.clone()).and(query).and(headers).map(
         |node: Arc<Node>, query: Query, headers: HeaderMap| fallback::preflight(&node, &query, &headers),
     );
+    let pixel = warp::path!("e.gif")
+        .and(warp::get())
+        .and(with_node.clone())
+        .and(warp::query::raw().or(warp::any().map(String::new)).unify())
+        .and(headers)
+        .and(peer)
+        .then(|node: Arc<Node>, query: String, headers: HeaderMap, peer: Peer| async move {
+            let address = client_of(&node, &peer, &headers);
+            pixel::get(&node, &query, &headers, address).await
+        });
+    let api = Arc::new(ServerApi::new());
+    let from_servers = warp::path!("api" / "v1" / "events")
+        .and(warp::post())
+        .and(with_node.clone())
+        .and(headers)
+        .and(peer)
+        .and(warp::body::stream())
+        .then(move |node: Arc<Node>, headers: HeaderMap, peer: Peer, body| {
+            let api = Arc::clone(&api);
+            async move {
+                let address = client_of(&node, &peer, &headers);
+                api.post(&node, &headers, address, body).await
+            }
+        });
     let tag: Arc<str> = assets::script_tag().into();
     let script = warp::path!("f.js")
         .and(warp::get().or(warp::head()).unify())
@@ -107,8 +100,13 @@ pub(crate) fn routes(
     let health = warp::path!("healthz").and(warp::get()).map(|| plain(StatusCode::OK, "ok\n".to_owned()));
     let ready =
         warp::path!("readyz").and(warp::get()).and(with_node.clone()).map(|node: Arc<Node>| readiness(&node));
-    let metrics =
-        warp::path!("metrics").and(warp::get()).and(with_node.clone()).and(headers).and(peer).map(metrics);
+    let metrics = warp::path!("metrics")
+        .and(warp::get())
+        .and(with_node.clone())
+        .and(headers)
+        .and(peer)
+        .and(warp::ext::optional::<Operator>())
+        .map(metrics);
     let demo = warp::path("demo")
         .and(warp::path::full())
         .and(warp::path::tail())
@@ -123,6 +121,10 @@ pub(crate) fn routes(
         .unify()
         .or(preflight)
         .unify()
+        .or(pixel)
+        .unify()
+        .or(from_servers)
+        .unify()
         .or(script)
         .unify()
         .or(health)
@@ -136,8 +138,8 @@ pub(crate) fn routes(
 }
 
 fn client_of(node: &Node, peer: &Peer, headers: &HeaderMap) -> IpAddr {
-    let forwarded = headers.get("x-forwarded-for").and_then(|value| value.to_str().ok());
-    client_address(peer.address.0, forwarded, &node.config.trusted_proxies)
+    let lines = headers.get_all("x-forwarded-for").iter().map(HeaderValue::as_bytes);
+    client_address(peer.address.0, lines, &node.trusted_proxies.load())
 }
 
 /// `GET /ws`: every refusal is an HTTP answer before the upgrade.
@@ -148,19 +150,19 @@ fn open_socket(
     peer: Peer,
     upgrade: Option<OnUpgrade>,
 ) -> Response {
-    let refuse = |status, fault: &crate::node::Fault| {
+    let refuse = |fault: &crate::node::Fault| {
         node.metrics.denied(fault.reason.as_str());
-        answer_json(status, &fault.frame())
+        Reply::from(fault).json()
     };
     let Some(site) = node.sites.get(&query.k).cloned() else {
         let fault = fallback::unknown_site(&query.k);
         node.refuse_stranger(&query.k, &fault, b"");
-        return refuse(StatusCode::NOT_FOUND, &fault);
+        return refuse(&fault);
     };
     if let Some(origin) = origin_of(&headers).filter(|origin| !site.site.allows(origin)) {
         let fault = fallback::origin_denied(origin);
         node.refuse_whole(&site, &fault, 1, b"");
-        return refuse(StatusCode::FORBIDDEN, &fault);
+        return refuse(&fault);
     }
     let (answer, upgrade) = match shake_hands(&headers, upgrade) {
         Ok(both) => both,
@@ -170,37 +172,36 @@ fn open_socket(
         }
     };
     let address = client_of(&node, &peer, &headers);
-    // Behind a proxy every client has a place of its own; otherwise the peer's place is the client's.
-    let place = match &peer.place.by_address {
-        Some(_) => Some(None),
-        None => node.limits.connect(address).map(Some),
-    };
-    let Some(place) = place else {
-        node.metrics.denied("address_limit");
-        return busy(StatusCode::TOO_MANY_REQUESTS, "too many connections from this address\n");
-    };
     if node.shutdown.is_cancelled() {
         return busy(StatusCode::SERVICE_UNAVAILABLE, "this node is restarting\n");
     }
-    let Some(permit) = node.limits.socket() else {
-        node.metrics.denied("socket_limit");
-        return busy(StatusCode::SERVICE_UNAVAILABLE, "too many sockets on this node\n");
+    let place = match peer.open_socket(address, &site) {
+        Ok(place) => place,
+        Err(denied) => {
+            node.metrics.denied(denied.as_str());
+            return match denied {
+                Denied::ConnectRate | Denied::Address => {
+                    busy(StatusCode::TOO_MANY_REQUESTS, "too many connections from this address\n")
+                }
+                Denied::Site => busy(StatusCode::SERVICE_UNAVAILABLE, "too many sockets of this site\n"),
+                Denied::Node => busy(StatusCode::SERVICE_UNAVAILABLE, "too many sockets on this node\n"),
+            };
+        }
     };
 
     let now = now_ms();
     let user_agent = user_agent(&headers);
     let presented = query.t.and_then(|token| node.visitors.verify(site.key(), &token, now).ok());
     let visitor = presented.unwrap_or_else(|| node.visitors.visitor(site.key(), address, user_agent, now));
-    let limits = node.limits.sender(address, true);
+    let limits = node.limits.sender(address);
     let sender = Sender { site, visitor, agent: Agent::parse(user_agent), limits };
     let tasks = node.tasks.clone();
     tasks.spawn(async move {
-        let held = Held { _permit: permit, _place: place, _peer: peer };
         match upgrade::socket(upgrade).await {
             Ok(socket) => {
                 let tasks = node.tasks.clone();
                 // A task of its own: this one was as large as waiting for hyper is.
-                tasks.spawn(Connection::new(node, sender, socket, held));
+                tasks.spawn(Connection::new(node, sender, socket, place));
             }
             Err(error) => debug!(%error, "a peer left during the upgrade"),
         }
@@ -252,9 +253,13 @@ async fn echo_socket(
     Ok(answer)
 }
 
+/// In the extensions of a request that came by the operator's own listener.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Operator;
+
 /// Site keys and numbers are for the operator's eyes.
-fn metrics(node: Arc<Node>, headers: HeaderMap, peer: Peer) -> Response {
-    if node.config.public_metrics || is_this_machine(peer.address.0, &headers) {
+fn metrics(node: Arc<Node>, headers: HeaderMap, peer: Peer, operator: Option<Operator>) -> Response {
+    if operator.is_some() || node.config.public_metrics || is_this_machine(peer.address.0, &headers) {
         plain(StatusCode::OK, (node.metrics_text)())
     } else {
         plain(
@@ -305,17 +310,6 @@ pub(crate) fn origin_of(headers: &HeaderMap) -> Option<&str> {
 pub(crate) fn user_agent(headers: &HeaderMap) -> &str {
     let text = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     &text[..text.floor_char_boundary(MAX_USER_AGENT_BYTES)]
-}
-
-pub(crate) fn answer_json(status: StatusCode, frame: &ServerFrame) -> Response {
-    let body = serde_json::to_string(frame).expect("plain fields with text keys always serialise");
-    let mut response = Response::new(body.into());
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    response
 }
 
 fn plain(status: StatusCode, text: String) -> Response {

@@ -6,11 +6,11 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use footfall_schemas::{
     SiteId, connect::KafkaSettings, presence::IngestLedger, record::DeadLetter, site::Site,
 };
 use tokio::{
-    net::TcpListener,
     sync::mpsc,
     task::{JoinHandle, spawn_blocking},
     time::{Instant, MissedTickBehavior, interval, timeout},
@@ -19,8 +19,22 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
 use crate::{
-    batcher::Batcher, clock::now_ms, config::Config, dead_letter::DeadLetters, error::Error, limits::Limits,
-    listener, log::Log, metrics::Metrics, node::Node, sites::Sites, trace::Sampling, visitor::VisitorKeys,
+    batcher::Batcher,
+    clock::now_ms,
+    config::Config,
+    dead_letter::DeadLetters,
+    error::Error,
+    limits::Limits,
+    listener::{self, Listeners},
+    log::Log,
+    metrics::Metrics,
+    node::Node,
+    reload::{self, Reload},
+    seldom::Seldom,
+    sites::Sites,
+    tls::Certificate,
+    trace::Sampling,
+    visitor::VisitorKeys,
     wheel::Wheel,
 };
 
@@ -41,6 +55,8 @@ pub struct Parts {
     pub metrics_text: Arc<dyn Fn() -> String + Send + Sync>,
     /// Share of the batches that are traced, 0 to 1; 0 when nobody takes traces.
     pub trace_ratio: f64,
+    /// New settings while the node runs.
+    pub reload: Reload,
 }
 
 impl std::fmt::Debug for Parts {
@@ -53,10 +69,17 @@ impl std::fmt::Debug for Parts {
     }
 }
 
-/// Serves on `listener` until `shutdown` is cancelled, then drains: no new connection, no further frame; what is in
+/// Serves on `listeners` until `shutdown` is cancelled, then drains: no new connection, no further frame; what is in
 /// flight is delivered and acked; sockets close with 1012. Connections that come before Kafka is there wait.
-pub async fn run(listener: TcpListener, parts: Parts, shutdown: CancellationToken) -> Result<(), Error> {
+pub async fn run(
+    listeners: impl Into<Listeners>,
+    parts: Parts,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    let listeners = listeners.into();
     parts.config.check()?;
+    let certificate = listeners.need_tls().then(|| Certificate::load(&parts.config.tls)).transpose()?;
+    let acceptor = certificate.as_ref().map(Certificate::acceptor).transpose().map_err(Error::TlsSettings)?;
     let metrics = Arc::new(Metrics::new());
     let log = match connect(&parts, &metrics, &shutdown).await {
         // Stopped before it began: nothing was taken, nothing is left to do.
@@ -72,7 +95,9 @@ pub async fn run(listener: TcpListener, parts: Parts, shutdown: CancellationToke
         name: parts.node,
         sites,
         visitors: VisitorKeys::derive(&parts.secret),
-        limits: Limits::new(parts.config.limits.clone()),
+        limits: Arc::new(Limits::new(parts.config.limits.clone(), Arc::clone(&metrics))),
+        trusted_proxies: ArcSwap::from_pointee(parts.config.trusted_proxies.clone()),
+        complaints: Seldom::default(),
         wheel: Arc::new(Wheel::new()),
         batcher,
         dead_letters,
@@ -85,15 +110,17 @@ pub async fn run(listener: TcpListener, parts: Parts, shutdown: CancellationToke
         tasks: TaskTracker::new(),
         config: parts.config,
     });
-    let address = listener.local_addr().map_err(Error::Listener)?;
-    info!(node = %node.name, %address, "ingest serves");
+    for (address, speaks) in listeners.addresses().map_err(Error::Listener)? {
+        info!(node = %node.name, %address, ?speaks, "ingest serves");
+    }
 
     let turning = tokio::spawn(Arc::clone(&node.wheel).run(node.shutdown.clone()));
     let packing = tokio::spawn(packer.run());
     let writing = tokio::spawn(write_dead_letters(letters, Arc::clone(&log)));
     let reporting = tokio::spawn(report(Arc::clone(&node), Arc::clone(&log)));
     let probing = tokio::spawn(probe(Arc::clone(&node), Arc::clone(&log)));
-    let served = listener::serve(listener, Arc::clone(&node)).await.map_err(Error::Listener);
+    tokio::spawn(reload::follow(Arc::clone(&node), certificate, parts.reload));
+    let served = listener::serve(listeners, acceptor, Arc::clone(&node)).await.map_err(Error::Listener);
     node.shutdown.cancel();
 
     drain(node, packing, writing, reporting, Arc::clone(&log)).await;

@@ -8,11 +8,12 @@ use std::{
 use footfall_schemas::{SiteId, presence::PresenceReport, site::Site};
 use tokio::time::Instant;
 
-use crate::{ledger::Ledger, presence::Presence};
+use crate::{ledger::Ledger, limits::SiteLimits, presence::Presence};
 
 #[derive(Debug)]
 pub(crate) struct SiteState {
     pub(crate) site: Site,
+    pub(crate) limits: SiteLimits,
     presence: Mutex<Presence>,
     pub(crate) ledger: Ledger,
     /// Visitors connected, as last reported.
@@ -49,7 +50,13 @@ impl Sites {
 
 impl SiteState {
     fn new(site: Site) -> Self {
-        Self { site, presence: Mutex::default(), ledger: Ledger::default(), online: AtomicU32::default() }
+        Self {
+            site,
+            limits: SiteLimits::default(),
+            presence: Mutex::default(),
+            ledger: Ledger::default(),
+            online: AtomicU32::default(),
+        }
     }
 
     pub(crate) fn key(&self) -> &SiteId {

@@ -12,6 +12,8 @@ pub const MAX_NAME_BYTES: usize = 64;
 pub const MAX_PROPS: usize = 30;
 pub const MAX_PROP_KEY_BYTES: usize = 64;
 pub const MAX_PROP_VALUE_BYTES: usize = 512;
+/// Deepest nesting of what has to be read. What is ignored may be deeper.
+pub const MAX_DEPTH: usize = 16;
 
 /// A refusal; `detail` names the field and the fix.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,7 +103,10 @@ fn text(field: &str, value: Option<&str>, most: usize) -> Result<(), Rejected> {
 fn props(props: &BTreeMap<String, PropValue>) -> Result<(), Rejected> {
     let bad = |detail: String| reject(RejectReason::BadProps, detail);
     if props.len() > MAX_PROPS {
-        return bad(format!("p: {} properties; send at most {MAX_PROPS}", props.len()));
+        return reject(
+            RejectReason::TooManyProps,
+            format!("p: {} properties; send at most {MAX_PROPS}", props.len()),
+        );
     }
     for (key, value) in props {
         if key.is_empty() || key.len() > MAX_PROP_KEY_BYTES {
@@ -118,8 +123,44 @@ fn props(props: &BTreeMap<String, PropValue>) -> Result<(), Rejected> {
     Ok(())
 }
 
+/// Why JSON that is not read is not: nested too deep, or no JSON of its type.
+pub(crate) fn unreadable(json: &str) -> RejectReason {
+    if nesting(json) > MAX_DEPTH { RejectReason::TooDeep } else { RejectReason::Malformed }
+}
+
+/// How deep arrays and objects stand in each other, as far as it is JSON.
+fn nesting(json: &str) -> usize {
+    let (mut depth, mut deepest) = (0usize, 0);
+    let mut bytes = json.bytes();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'[' | b'{' => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            b'"' => {
+                // To the end of the text; an escaped quote is none.
+                while let Some(byte) = bytes.next() {
+                    match byte {
+                        b'"' => break,
+                        b'\\' => drop(bytes.next()),
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    deepest
+}
+
 /// Names the field that does not parse. Looks in the order of the type's fields.
 fn diagnose(json: &str, error: &serde_json::Error) -> Rejected {
+    if nesting(json) > MAX_DEPTH {
+        let detail = format!("event: nested deeper than {MAX_DEPTH} levels; send flat properties");
+        return Rejected { reason: RejectReason::TooDeep, detail };
+    }
     let Ok(fields) = serde_json::from_str::<BTreeMap<String, &RawValue>>(json) else {
         let detail = if json.trim_start().starts_with('{') {
             format!("event: a key is no valid text ({error})")
@@ -257,6 +298,23 @@ mod tests {
         "event"
     )]
     #[case::twice(r#"{"k":"view","at":0,"at":1,"u":"https://a/"}"#, RejectReason::Malformed, "event")]
+    #[case::twice_after_a_wrong_one(
+        r#"{"k":"view","at":"x","at":1,"u":"https://a/"}"#,
+        RejectReason::Malformed,
+        "event"
+    )]
+    #[case::scroll_2_to_53(
+        r#"{"k":"engagement","at":0,"u":"https://a/","d":9007199254740993}"#,
+        RejectReason::BadNumber,
+        "d"
+    )]
+    #[case::nan(r#"{"k":"view","at":NaN,"u":"https://a/"}"#, RejectReason::Malformed, "event")]
+    #[case::prop_infinity(
+        r#"{"k":"view","at":0,"u":"https://a/","p":{"a":-Infinity}}"#,
+        RejectReason::Malformed,
+        "event"
+    )]
+    #[case::name_nul(r#"{"k":"custom","at":0,"u":"https://a/","n":"a\u0000"}"#, RejectReason::BadField, "n")]
     #[case::no_name(r#"{"k":"custom","at":0,"u":"https://a/"}"#, RejectReason::MissingField, "n")]
     #[case::empty_name(r#"{"k":"custom","at":0,"u":"https://a/","n":""}"#, RejectReason::BadName, "n")]
     #[case::engagement_without_time(
@@ -339,8 +397,30 @@ mod tests {
     fn a_depth_bomb_in_a_property_is_refused_and_elsewhere_ignored() {
         let bomb = format!("{}{}", "[".repeat(3_000), "]".repeat(3_000));
         let (reason, _) = refusal(&format!(r#"{{"k":"view","at":0,"u":"https://a/","p":{{"a":{bomb}}}}}"#));
-        assert_eq!(reason, RejectReason::BadProps);
+        assert_eq!(reason, RejectReason::TooDeep);
         event(&format!(r#"{{"k":"view","at":0,"u":"https://a/","zz":{bomb}}}"#)).unwrap();
+    }
+
+    #[rstest]
+    #[case("7", 0)]
+    #[case("{}", 1)]
+    #[case("[[],[[]],[]]", 3)]
+    #[case(r#"{"a":"[[[[","b":[1]}"#, 2)]
+    #[case(r#"{"a":"\"[[[[","b":"\\"}"#, 1)]
+    #[case("]]][", 1)]
+    #[case(r#"["open"#, 1)]
+    fn nesting_is_counted_outside_of_texts(#[case] json: &str, #[case] depth: usize) {
+        assert_eq!(nesting(json), depth);
+    }
+
+    #[test]
+    fn sixteen_levels_are_told_by_field_and_seventeen_are_too_deep() {
+        let json = |levels: usize| {
+            let (open, shut) = ("[".repeat(levels), "]".repeat(levels));
+            format!(r#"{{"k":"view","at":0,"u":"https://a/","p":{{"a":{open}{shut}}}}}"#)
+        };
+        assert_eq!(refusal(&json(MAX_DEPTH - 2)).0, RejectReason::BadProps);
+        assert_eq!(refusal(&json(MAX_DEPTH - 1)).0, RejectReason::TooDeep);
     }
 
     #[test]
@@ -356,7 +436,7 @@ mod tests {
             serde_json::json!({"k": "view", "at": 0, "u": "https://a/", "p": props}).to_string()
         };
         event(&json(30)).unwrap();
-        assert_eq!(refusal(&json(31)).0, RejectReason::BadProps);
+        assert_eq!(refusal(&json(31)).0, RejectReason::TooManyProps);
     }
 
     proptest! {

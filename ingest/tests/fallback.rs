@@ -2,6 +2,9 @@
 
 mod support;
 
+use std::io::Write as _;
+
+use flate2::{Compression, write::GzEncoder};
 use footfall_schemas::{RejectReason, tracker::ServerFrame};
 use rstest::rstest;
 use serde_json::json;
@@ -14,13 +17,14 @@ async fn a_page_without_a_socket_asks_for_a_token_and_sends_with_it() {
     let asked = ingest.post("/e?k=shop", &batch(stream(1), 1, &[])).await;
     let ServerFrame::Ack(asked) = asked.frame() else { panic!("{asked:?}") };
     assert_eq!((asked.first, asked.upto), (1, 0), "nothing is settled");
+    assert!(!asked.settings.unwrap().mask_paths.is_empty(), "what a welcome would bring");
     let token = asked.token.unwrap();
     let sent =
         ingest.post(&format!("/e?k=shop&t={token}"), &batch(stream(1), 1, &[view("/"), json!({})])).await;
     assert_eq!(sent.status, 200);
     let ServerFrame::Ack(ack) = sent.frame() else { panic!("{sent:?}") };
     assert_eq!((ack.first, ack.upto, ack.refused[0].seq), (1, 2, 2));
-    assert!(ack.token.is_some());
+    assert!(ack.token.is_some() && ack.settings.is_none());
     // The same visitor by socket, with the token of the HTTP answer.
     let mut tracker = ingest.tracker_at(&format!("/ws?k=shop&t={token}")).await;
     tracker.send(&batch(stream(1), 3, &[view("/")])).await;
@@ -46,6 +50,7 @@ async fn a_last_beacon_without_a_token_is_taken() {
 }
 
 #[rstest]
+#[case::switched_off("/e?k=closed", None, b"{}".to_vec(), 403, RejectReason::SiteDisabled)]
 #[case::unknown_site("/e?k=nowhere", None, b"{}".to_vec(), 404, RejectReason::UnknownSite)]
 #[case::no_site("/e", None, b"{}".to_vec(), 404, RejectReason::UnknownSite)]
 #[case::wrong_origin("/e?k=shop", Some("https://evil.example"), b"{}".to_vec(), 403, RejectReason::OriginDenied)]
@@ -70,10 +75,11 @@ async fn a_bad_request_is_answered_with_its_status_and_kept(
     assert_eq!(answer.status, status, "{answer:?}");
     let readable = answer.headers.get("access-control-allow-origin").map(String::as_str);
     assert_eq!(readable, origin, "a tracker may read why");
-    assert!(
-        matches!(answer.frame(), ServerFrame::Error { reason: told, .. } if told == reason),
-        "{answer:?}"
-    );
+    let (ServerFrame::Error { reason: told, .. } | ServerFrame::Stop { reason: told, .. }) = answer.frame()
+    else {
+        panic!("{answer:?}")
+    };
+    assert_eq!(told, reason);
     assert_eq!(kafka.dead_letters(1).await[0].reason, reason);
     ingest.stop().await;
 }
@@ -93,6 +99,128 @@ async fn a_body_without_a_length_is_cut_off_at_the_cap() {
     let mut answer = [0; 12];
     stream.read_exact(&mut answer).await.unwrap();
     assert_eq!(&answer, b"HTTP/1.1 413");
+    ingest.stop().await;
+}
+
+fn gzip(plain: &str) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(plain.as_bytes()).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_compressed_batch_is_acked_as_a_plain_one() {
+    let kafka = Kafka::start();
+    let ingest = Ingest::start(&kafka).await;
+    let body = gzip(&batch(stream(1), 1, &[view("/small")]).to_string());
+    let answer = http(ingest.address, "POST", "/e?k=shop", &[("content-encoding", "gzip")], &body).await;
+    assert!(matches!(answer.frame(), ServerFrame::Ack(ack) if ack.upto == 1), "{answer:?}");
+    assert_eq!(kafka.events(1).await[0].1.path, "/small");
+    ingest.stop().await;
+}
+
+#[rstest]
+#[case::bomb("gzip", gzip(&" ".repeat(60_000_000)), 413, RejectReason::TooLarge)]
+#[case::cut("gzip", gzip("a text").split_off(12), 400, RejectReason::Malformed)]
+#[case::unknown("br", gzip("a text"), 415, RejectReason::BadEncoding)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_encoding_that_cannot_be_read_is_refused_and_kept(
+    #[case] encoding: &str,
+    #[case] body: Vec<u8>,
+    #[case] status: u16,
+    #[case] reason: RejectReason,
+) {
+    let kafka = Kafka::start();
+    let ingest = Ingest::start(&kafka).await;
+    assert!(body.len() < 64 * 1024, "small as it comes");
+    let answer = http(ingest.address, "POST", "/e?k=shop", &[("content-encoding", encoding)], &body).await;
+    assert_eq!(answer.status, status);
+    assert!(
+        matches!(answer.frame(), ServerFrame::Error { reason: told, .. } if told == reason),
+        "{answer:?}"
+    );
+    let what_to_send = answer.headers.get("accept-encoding").map(String::as_str);
+    assert_eq!(what_to_send, (status == 415).then_some("gzip, identity"));
+    let letter = kafka.dead_letters(1).await.remove(0);
+    assert_eq!(letter.reason, reason);
+    assert!(letter.payload.len() <= 4 * 1024);
+    ingest.stop().await;
+}
+
+fn answer_of(pixel: &Answer) -> ServerFrame {
+    assert!(pixel.body.starts_with("GIF89a"), "{pixel:?}");
+    assert_eq!(pixel.headers["content-type"], "image/gif");
+    assert_eq!(pixel.headers["cache-control"], "no-store");
+    serde_json::from_str(&pixel.headers["footfall-answer"]).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pixel_on_a_page_without_scripts_is_a_view_of_that_page() {
+    let kafka = Kafka::start();
+    let ingest = Ingest::start(&kafka).await;
+    let headers =
+        [("referer", "https://shop.example/plain?x=1"), ("user-agent", "Mozilla/5.0 Firefox/140.0")];
+    let pixel = http(ingest.address, "GET", "/e.gif?k=shop", &headers, b"").await;
+    assert_eq!(pixel.status, 200);
+    assert!(matches!(answer_of(&pixel), ServerFrame::Ack(ack) if ack.refused.is_empty()), "{pixel:?}");
+    let (_, event) = kafka.events(1).await.remove(0);
+    assert_eq!((event.path.as_str(), event.browser.as_str()), ("/plain", "Firefox"));
+    ingest.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_in_a_pixel_is_acked_in_the_header_with_its_refusals() {
+    let kafka = Kafka::start();
+    let ingest = Ingest::start(&kafka).await;
+    let json =
+        batch(stream(1), 7, &[view("/pixel"), json!({"k": "view", "at": 0, "u": "\u{e9}"})]).to_string();
+    let encoded: String = url::form_urlencoded::byte_serialize(json.as_bytes()).collect();
+    let pixel = ingest.get(&format!("/e.gif?k=shop&b={encoded}")).await;
+    let ServerFrame::Ack(ack) = answer_of(&pixel) else { panic!("{pixel:?}") };
+    assert_eq!((ack.first, ack.upto, ack.refused[0].seq), (7, 8, 8));
+    assert!(ack.token.is_some());
+    assert_eq!(kafka.events(1).await[0].1.path, "/pixel");
+    ingest.stop().await;
+}
+
+#[rstest]
+#[case::unknown_site("/e.gif?k=nowhere", "https://shop.example/", 404, RejectReason::UnknownSite)]
+#[case::no_query("/e.gif", "https://shop.example/", 404, RejectReason::UnknownSite)]
+#[case::on_another_page("/e.gif?k=shop", "https://evil.example/", 403, RejectReason::OriginDenied)]
+#[case::switched_off("/e.gif?k=closed", "https://shop.example/", 403, RejectReason::SiteDisabled)]
+#[case::no_batch("/e.gif?k=shop&b=%21", "https://shop.example/", 400, RejectReason::Malformed)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bad_pixel_is_answered_with_its_status_and_kept(
+    #[case] path: &str,
+    #[case] referer: &str,
+    #[case] status: u16,
+    #[case] reason: RejectReason,
+) {
+    let kafka = Kafka::start();
+    let ingest = Ingest::start(&kafka).await;
+    let pixel = http(ingest.address, "GET", path, &[("referer", referer)], b"").await;
+    assert_eq!(pixel.status, status);
+    let (ServerFrame::Error { reason: told, .. } | ServerFrame::Stop { reason: told, .. }) =
+        answer_of(&pixel)
+    else {
+        panic!("{pixel:?}")
+    };
+    assert_eq!(told, reason);
+    assert_eq!(kafka.dead_letters(1).await[0].reason, reason);
+    ingest.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_socket_of_a_site_that_is_switched_off_is_told_to_stop_and_closed() {
+    let kafka = Kafka::start();
+    let ingest = Ingest::start(&kafka).await;
+    let (mut socket, first) = first_word(ingest.address, "/ws?k=closed").await;
+    assert!(matches!(first, ServerFrame::Stop { reason: RejectReason::SiteDisabled, .. }), "{first:?}");
+    assert_eq!(close_code(&mut socket).await, 1008);
+    drop(socket);
+    let tracker = ingest.tracker().await;
+    assert!(!tracker.welcome.settings.mask_paths.is_empty(), "others are welcome");
+    drop(tracker);
     ingest.stop().await;
 }
 

@@ -4,7 +4,8 @@ mod support;
 
 use std::time::Duration;
 
-use footfall_schemas::presence::PresenceReport;
+use footfall_schemas::{presence::PresenceReport, tracker::ServerFrame};
+use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::json;
 use support::*;
 use tokio::{
@@ -12,6 +13,7 @@ use tokio::{
     net::{TcpSocket, TcpStream},
     time::{Instant, timeout},
 };
+use tokio_tungstenite::{client_async, tungstenite::Message};
 
 const TEXT: u8 = 0x81;
 const CONTINUATION: u8 = 0x80;
@@ -168,6 +170,54 @@ async fn a_peer_that_does_not_read_is_let_go_and_its_events_are_told_for() {
     };
     kafka.report("node-1", in_ledger).await;
     ingest.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_reads_slowly_misses_nothing() {
+    let kafka = Kafka::start();
+    let ingest = Ingest::start(&kafka).await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    let slow = socket.connect(ingest.address).await.unwrap();
+    let (socket, _) = client_async(format!("ws://{}/ws?k=shop", ingest.address), slow).await.unwrap();
+    let (mut sink, mut source) = socket.split();
+    // Each answer, some 20 kB of refusals, is larger than the peer's buffer: it is written in parts.
+    const BATCHES: u32 = 60;
+    let sending = tokio::spawn(async move {
+        let events = vec![json!({"k": "nonsense"}); 250];
+        for first in 0..BATCHES {
+            let text = batch(stream(1), 1 + first * 250, &events).to_string();
+            sink.send(Message::text(text)).await.unwrap();
+        }
+        sink
+    });
+    let mut next = 1;
+    while next <= BATCHES * 250 {
+        let heard = timeout(PATIENCE, source.next()).await.expect("in time").unwrap().unwrap();
+        let Message::Text(text) = heard else { continue };
+        if let ServerFrame::Ack(ack) = serde_json::from_str(text.as_str()).unwrap() {
+            assert_eq!((ack.first, ack.refused.len() as u32), (next, ack.upto + 1 - next));
+            next = ack.upto + 1;
+        }
+    }
+    drop((sending.await.unwrap(), source));
+    ingest.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_tracker_hears_of_the_shutdown_at_once() {
+    let kafka = Kafka::start();
+    let ingest = Ingest::start_with(&kafka, |config| {
+        config.timeouts.ping_ms = 60_000;
+        config.timeouts.idle_ms = 120_000;
+        config.timeouts.first_message_ms = 60_000;
+    })
+    .await;
+    let mut tracker = ingest.tracker().await;
+    let stopped = tokio::spawn(ingest.stop());
+    assert!(matches!(tracker.next().await, ServerFrame::Bye { .. }));
+    assert_eq!(tracker.close_code().await, 1012);
+    stopped.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 /// The kinds of event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
     /// A page was shown, by a load or by a route change.
@@ -30,7 +30,7 @@ impl EventKind {
 }
 
 /// A property's value. Kept as text in ClickHouse (`true`, `12.5`, `blue`).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(untagged)]
 pub enum PropValue {
     Bool(bool),
@@ -39,7 +39,7 @@ pub enum PropValue {
 }
 
 /// One event inside a batch. Unknown fields are ignored: an older node understands a newer tracker.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct TrackerEvent {
     /// Kind.
     pub k: EventKind,

@@ -236,6 +236,30 @@ macro_rules! as_text {
 
 as_text!(StreamId, EventId, VisitorId, SessionId, SiteId);
 
+/// In a schema, an id is a text of its form.
+macro_rules! as_pattern {
+    ($($id:ty, $name:literal, $pattern:literal;)*) => {$(
+        impl schemars::JsonSchema for $id {
+            fn inline_schema() -> bool {
+                true
+            }
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                $name.into()
+            }
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::json_schema!({ "type": "string", "pattern": $pattern })
+            }
+        }
+    )*};
+}
+
+as_pattern! {
+    StreamId, "StreamId", "^[0-9a-fA-F]{24}$";
+    EventId, "EventId", "^[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}$";
+    VisitorId, "VisitorId", "^[0-9a-fA-F]{16}$";
+    SiteId, "SiteId", "^[a-z0-9_.-]{1,64}$";
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

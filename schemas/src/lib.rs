@@ -14,11 +14,14 @@ pub mod record;
 pub mod refusal;
 pub mod rollup;
 pub mod rows;
+pub mod secret;
+pub mod server;
 pub mod site;
 pub mod time;
 pub mod topics;
 pub mod trace;
 pub mod tracker;
+pub mod tracker_settings;
 pub mod viewer;
 
 pub use event::{EventKind, TrackerEvent};

@@ -19,7 +19,7 @@ pub const MINUTES_SHOWN: i64 = 30;
 pub const ACTIVE_WINDOW_MS: i64 = 5 * MINUTE_MS;
 
 /// Value of a record on `footfall.live`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct LiveRecord {
     pub site: SiteId,
     pub partition: i32,
@@ -39,7 +39,7 @@ pub struct LiveRecord {
 }
 
 /// Windows of a site. As a change: only what changed; a count of 0 removes.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct LiveState {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub totals: Option<Totals>,
@@ -58,7 +58,7 @@ pub struct LiveState {
 }
 
 /// Distinct counts over sliding windows, and what became of the events since the log began to be kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Totals {
     /// Distinct visitors in the last 5 minutes.
     pub active: u64,
@@ -74,13 +74,13 @@ pub struct Totals {
     pub poison: u64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct SecondCounts {
     pub views: u64,
     pub events: u64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct MinuteCounts {
     pub views: u64,
     pub events: u64,

@@ -13,7 +13,7 @@ pub const SILENCE_MS: i64 = 5_000;
 pub const LINGER_MS: i64 = 3_000;
 
 /// Value of a record on `footfall.presence`. Absolute: the newest of a node and site holds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct PresenceReport {
     pub node: String,
     /// When the node started (ms since 1970). Ledger counters start at zero then.
@@ -34,7 +34,7 @@ pub struct PresenceReport {
 
 /// What became of the events of a site on one node since it started.
 /// `received = accepted + refused + retried + in flight`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct IngestLedger {
     pub received: u64,
     /// Acked: in Kafka.

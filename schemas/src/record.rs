@@ -16,7 +16,7 @@ pub const MAX_RECORD_EVENTS: usize = 512;
 pub const MAX_DEAD_PAYLOAD_BYTES: usize = 4 * 1024;
 
 /// An accepted, enriched event.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct EventRecord {
     pub event_id: EventId,
     pub site: SiteId,
@@ -82,7 +82,7 @@ pub struct EventRecord {
 }
 
 /// Which side refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
     Ingest,
@@ -90,7 +90,7 @@ pub enum Stage {
 }
 
 /// Something refused, kept with its reason. Value of a record on `footfall.dead-letters`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct DeadLetter {
     /// As told; may be a site that does not exist.
     pub site: String,

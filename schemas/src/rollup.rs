@@ -7,7 +7,7 @@ use crate::EventRecord;
 macro_rules! dimensions {
     ($($(#[doc = $doc:expr])* $variant:ident = $text:literal,)*) => {
         /// By what events are counted.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
         pub enum Dimension {
             $($(#[doc = $doc])* #[serde(rename = $text)] $variant,)*
         }

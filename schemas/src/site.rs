@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use crate::SiteId;
+use crate::{SiteId, secret::SiteSecret, tracker_settings::TrackerSettings};
 
 /// `[[sites]]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +14,19 @@ pub struct Site {
     pub name: String,
     /// Pages with another `Origin` are refused. That is pollution control, no security: a script can claim any origin.
     pub origins: Vec<OriginPattern>,
+    /// False: nothing is taken, and trackers are told to stop.
+    #[serde(default = "enabled")]
+    pub enabled: bool,
+    /// Signs what servers send to `/api/v1/events`. Absent: nothing is taken there.
+    #[serde(default, skip_serializing)]
+    pub secret: Option<SiteSecret>,
+    /// What the site asks of its trackers; goes to them in the welcome.
+    #[serde(default, deserialize_with = "TrackerSettings::deserialize_closed")]
+    pub tracker: TrackerSettings,
+}
+
+fn enabled() -> bool {
+    true
 }
 
 /// `https://example.com`, `https://*.example.com` (subdomains only), `http://localhost:*` (any port) or `*` (any).
@@ -39,6 +52,18 @@ enum Port {
 pub struct InvalidOrigin(String);
 
 impl Site {
+    /// A site with every optional field at its default.
+    pub fn new(key: SiteId, origins: Vec<OriginPattern>) -> Self {
+        Self {
+            key,
+            name: String::new(),
+            origins,
+            enabled: enabled(),
+            secret: None,
+            tracker: TrackerSettings::default(),
+        }
+    }
+
     pub fn allows(&self, origin: &str) -> bool {
         self.origins.iter().any(|pattern| pattern.matches(origin))
     }
@@ -154,6 +179,19 @@ mod tests {
     #[case("https://example.com", "null", false)]
     fn an_origin_matches_its_pattern(#[case] pattern: &str, #[case] origin: &str, #[case] expected: bool) {
         assert_eq!(OriginPattern::try_from(pattern).unwrap().matches(origin), expected);
+    }
+
+    #[test]
+    fn a_site_of_two_lines_has_the_defaults_and_its_secret_is_never_written() {
+        let site: Site = serde_json::from_str(r#"{"key":"demo","origins":["*"]}"#).unwrap();
+        assert_eq!(site, Site::new("demo".parse().unwrap(), vec!["*".try_into().unwrap()]));
+        assert!(site.enabled);
+        let secret = "0f".repeat(32);
+        let json = format!(r#"{{"key":"demo","origins":["*"],"enabled":false,"secret":"{secret}"}}"#);
+        let site: Site = serde_json::from_str(&json).unwrap();
+        assert!(!site.enabled && site.secret.is_some());
+        assert!(!serde_json::to_string(&site).unwrap().contains(&secret));
+        assert!(!format!("{site:?}").contains(&secret));
     }
 
     #[rstest]

@@ -12,7 +12,7 @@ pub const MINUTE_MS: i64 = 60 * SECOND_MS;
 pub const SESSION_GAP_MS: i64 = 30 * MINUTE_MS;
 
 /// What was done to an event's time, kept with the event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Clock {
     /// Taken as told.

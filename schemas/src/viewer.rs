@@ -10,7 +10,7 @@ use crate::{RejectReason, SiteId, live::LiveState};
 pub const SUBPROTOCOL: &str = "footfall-live.v1";
 
 /// What a viewer sends.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(tag = "t", rename_all = "snake_case")]
 pub enum ViewerRequest {
     /// Replaces the connection's subscription.
@@ -22,14 +22,14 @@ pub enum ViewerRequest {
     },
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Position {
     pub epoch: u64,
     pub seq: u64,
 }
 
 /// What a dashboard node sends.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(tag = "t", rename_all = "snake_case")]
 pub enum ViewerFrame {
     /// Replaces what the page holds.
@@ -47,7 +47,7 @@ pub enum ViewerFrame {
     },
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ViewerError {
     UnknownSite,
@@ -55,7 +55,7 @@ pub enum ViewerError {
     Malformed,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ViewUpdate {
     pub site: SiteId,
     #[serde(flatten)]
@@ -73,7 +73,7 @@ pub struct ViewUpdate {
 }
 
 /// Connected now, over all nodes.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Online {
     pub visitors: u64,
     pub visible: u64,
@@ -81,7 +81,7 @@ pub struct Online {
     pub pages: BTreeMap<String, u64>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Freshness {
     /// Log time (ms since 1970) up to which every live partition is told; 0 when nothing is known yet.
     pub clock: i64,
@@ -94,7 +94,7 @@ pub struct Freshness {
 }
 
 /// `received = stored + duplicate + refused + in flight`, summed over the ingest nodes that run now.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct SiteLedger {
     pub received: u64,
     pub accepted: u64,

@@ -371,7 +371,7 @@ pub(crate) fn now_ms() -> i64 {
 }
 
 fn configured(key: &str) -> Site {
-    Site { key: SiteId::try_from(key).unwrap(), name: String::new(), origins: vec!["*".try_into().unwrap()] }
+    Site::new(SiteId::try_from(key).unwrap(), vec!["*".try_into().unwrap()])
 }
 
 /// A record with everything a partition has to tell of `demo`.

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)] // a test may panic
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
+pub mod edge;
+
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use footfall_ingest::{Config, Error, Parts};
@@ -33,6 +35,7 @@ use tokio_tungstenite::{
     tungstenite::{
         Message,
         client::IntoClientRequest as _,
+        handshake::client::Request,
         protocol::frame::{
             Frame,
             coding::{Data, OpCode},
@@ -152,12 +155,19 @@ pub struct Ingest {
     pub ended: JoinHandle<Result<(), Error>>,
 }
 
+/// Of the sites "shop" and "closed".
+pub const SECRET: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+
+/// "shop" has a secret and settings for its trackers, "blog" has neither, "closed" is switched off.
 pub fn sites() -> Vec<Site> {
     let origins = vec![OriginPattern::try_from("https://shop.example").unwrap()];
-    ["shop", "blog"]
-        .into_iter()
-        .map(|key| Site { key: key.try_into().unwrap(), name: String::new(), origins: origins.clone() })
-        .collect()
+    let site = |key: &str| Site::new(key.try_into().unwrap(), origins.clone());
+    let [mut shop, blog, mut closed] = ["shop", "blog", "closed"].map(site);
+    shop.secret = Some(SECRET.try_into().unwrap());
+    shop.tracker.mask_paths = vec!["/users/*".try_into().unwrap()];
+    closed.secret = shop.secret;
+    closed.enabled = false;
+    vec![shop, blog, closed]
 }
 
 impl Ingest {
@@ -183,6 +193,7 @@ impl Ingest {
             node: name.to_owned(),
             metrics_text: Arc::new(|| "metrics\n".to_owned()),
             trace_ratio: 0.0,
+            reload: None,
         };
         let ended = tokio::spawn(footfall_ingest::run(listener, parts, shutdown.clone()));
         Self { address, shutdown, ended }
@@ -219,15 +230,18 @@ pub struct Tracker {
 
 impl Tracker {
     pub async fn connect(address: SocketAddr, path: &str, headers: &[(&'static str, &str)]) -> Self {
-        let mut request = format!("ws://{address}{path}").into_client_request().unwrap();
-        for (name, value) in headers {
-            request.headers_mut().insert(*name, value.parse().unwrap());
+        match dial(address, path, headers).await {
+            (socket, ServerFrame::Welcome(welcome)) => Self { socket, welcome },
+            (_, other) => panic!("no welcome but {other:?}"),
         }
-        let stream = TcpStream::connect(address).await.unwrap();
-        let (mut socket, _) = timeout(PATIENCE, client_async(request, stream)).await.unwrap().unwrap();
-        match frame(&mut socket).await {
-            ServerFrame::Welcome(welcome) => Self { socket, welcome },
-            other => panic!("no welcome but {other:?}"),
+    }
+
+    /// On a connection that has begun already.
+    pub async fn over(stream: TcpStream, path: &str) -> Self {
+        let request = format!("ws://localhost{path}").into_client_request().unwrap();
+        match upgrade(stream, request).await {
+            (socket, ServerFrame::Welcome(welcome)) => Self { socket, welcome },
+            (_, other) => panic!("no welcome but {other:?}"),
         }
     }
 
@@ -270,18 +284,41 @@ impl Tracker {
 
     /// Reads on until the close frame, and gives its code.
     pub async fn close_code(&mut self) -> u16 {
-        timeout(PATIENCE, async {
-            loop {
-                match self.socket.next().await {
-                    Some(Ok(Message::Close(Some(close)))) => return close.code.into(),
-                    Some(Ok(_)) => {}
-                    other => panic!("no close frame but {other:?}"),
-                }
-            }
-        })
-        .await
-        .expect("closes in time")
+        close_code(&mut self.socket).await
     }
+}
+
+pub async fn close_code(socket: &mut Socket) -> u16 {
+    timeout(PATIENCE, async {
+        loop {
+            match socket.next().await {
+                Some(Ok(Message::Close(Some(close)))) => return close.code.into(),
+                Some(Ok(_)) => {}
+                other => panic!("no close frame but {other:?}"),
+            }
+        }
+    })
+    .await
+    .expect("closes in time")
+}
+
+/// A socket and the first frame that the node sends on it.
+pub async fn first_word(address: SocketAddr, path: &str) -> (Socket, ServerFrame) {
+    dial(address, path, &[]).await
+}
+
+async fn dial(address: SocketAddr, path: &str, headers: &[(&'static str, &str)]) -> (Socket, ServerFrame) {
+    let mut request = format!("ws://{address}{path}").into_client_request().unwrap();
+    for (name, value) in headers {
+        request.headers_mut().insert(*name, value.parse().unwrap());
+    }
+    upgrade(TcpStream::connect(address).await.unwrap(), request).await
+}
+
+async fn upgrade(stream: TcpStream, request: Request) -> (Socket, ServerFrame) {
+    let (mut socket, _) = timeout(PATIENCE, client_async(request, stream)).await.unwrap().unwrap();
+    let first = frame(&mut socket).await;
+    (socket, first)
 }
 
 async fn frame(socket: &mut Socket) -> ServerFrame {
@@ -339,7 +376,8 @@ pub async fn http(
     let _ = stream.write_all(body).await;
     let mut bytes = Vec::new();
     let _ = timeout(PATIENCE * 2, stream.read_to_end(&mut bytes)).await.expect("an answer in time");
-    let text = String::from_utf8(bytes).unwrap();
+    // A pixel is no text.
+    let text = String::from_utf8_lossy(&bytes);
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text:?}"));
     let mut lines = head.lines();
     let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
