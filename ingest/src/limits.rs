@@ -1,4 +1,5 @@
-//! Who may connect and send how much. The limits change while the node runs; what is open and what was used stays.
+//! Who may connect and send how much. The limits change while the node runs: what is open stays and counts, what
+//! was used is forgotten.
 
 use std::{
     net::IpAddr,
@@ -68,7 +69,7 @@ impl Limits {
         Self { current: ArcSwap::from_pointee(Current::new(settings)), open: Open::default(), metrics }
     }
 
-    /// Connections that are open stay, also above a lower cap. What addresses have used is forgotten.
+    /// Connections that are open stay, also above a lower cap.
     pub(crate) fn reload(&self, settings: Settings) {
         self.current.store(Arc::new(Current::new(settings)));
         self.open.room_changed();
@@ -289,11 +290,11 @@ mod tests {
         limits.charge(&sender, &site, 256, 1).unwrap();
         limits.charge(&sender, &site, 256, 1).unwrap_err();
         limits.reload(Settings {
-            events_per_connection: Rate::new(1, 600),
+            events_per_connection: Rate::new(1_000, 600),
             limit_loopback: true,
             ..Settings::default()
         });
-        limits.charge(&sender, &site, 256, 1).unwrap();
-        limits.charge(&sender, &site, 256, 1).unwrap_err();
+        limits.charge(&sender, &site, 600, 1).unwrap();
+        limits.charge(&sender, &site, 600, 1).unwrap_err();
     }
 }

@@ -40,6 +40,8 @@ const MAX_HEADER_BYTES: usize = 16 * 1024;
 const MAX_HEADERS: usize = 64;
 /// Out of descriptors: accepting again at once would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// After the shutdown, for a connection without a request so far.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
 /// What an operator's listener serves.
 const FOR_OPERATORS: [&str; 3] = ["/metrics", "/healthz", "/readyz"];
 
@@ -137,6 +139,7 @@ pub(crate) async fn serve(
         let (tasks, acceptor) = (node.tasks.clone(), acceptor.clone());
         tasks.spawn(async move {
             let Some((transport, peer)) = arrival.enter(&node, acceptor.as_ref()).await else { return };
+            let asking = peer.clone();
             let connection = http
                 .serve_connection(
                     TokioIo::new(transport),
@@ -147,6 +150,7 @@ pub(crate) async fn serve(
                                 *request.uri_mut() = Uri::from_static("/not-here");
                             }
                         }
+                        peer.asks();
                         request.extensions_mut().insert(peer.clone());
                         service.call(request)
                     }),
@@ -156,9 +160,16 @@ pub(crate) async fn serve(
             let ended = tokio::select! {
                 ended = connection.as_mut() => ended,
                 () = node.shutdown.cancelled() => {
-                    // The request under way is answered; then the connection ends.
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
+                    // Whoever has just connected is heard: hyper would end a connection that has said nothing yet.
+                    let asked = timeout(FIRST_REQUEST, asking.asked());
+                    tokio::select! {
+                        ended = connection.as_mut() => ended,
+                        _ = asked => {
+                            // The request under way is answered; then the connection ends.
+                            connection.as_mut().graceful_shutdown();
+                            connection.await
+                        }
+                    }
                 }
             };
             if let Err(error) = ended {

@@ -6,10 +6,10 @@ use std::{
     hash::{BuildHasher as _, Hash, Hasher, RandomState},
     num::NonZeroU32,
     sync::{
-        LazyLock, Mutex, MutexGuard, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use governor::{
@@ -70,22 +70,25 @@ impl<S: StateStore<Key: Hash + Eq + Clone>> Limiter<S> {
     }
 }
 
-/// What one connection or site has used of a rate: governor's theoretical arrival time, in nanoseconds since [`EPOCH`].
-/// Once it is in the past the burst is whole again, so nothing has to be swept.
+/// What one connection or site has used of a rate: governor's theoretical arrival time, in nanoseconds since its limiter
+/// began, below the limiter's number. Once the time is in the past the burst is whole again, so nothing is ever swept.
 #[derive(Debug, Default)]
 pub(crate) struct Used(AtomicU64);
 
-/// Limiters come and go with the settings; what was used stays.
-static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
+/// Nine years.
+const TIME_BITS: u32 = 58;
 
-/// Keeps nothing but when its limiter began.
+/// Keeps nothing but the number of its limiter. New settings make a new limiter, for which nothing is used yet: a time
+/// under one rate says nothing under another.
 pub(crate) struct InUsed {
-    began: u64,
+    number: u64,
 }
 
 impl Limiter<InUsed> {
     pub(crate) fn by_holder(rate: config::Rate) -> Self {
-        Self::over(rate, InUsed { began: EPOCH.elapsed().as_nanos() as u64 })
+        static LIMITERS: AtomicU64 = AtomicU64::new(0);
+        let number = LIMITERS.fetch_add(1, Ordering::Relaxed) % (1 << (u64::BITS - TIME_BITS));
+        Self::over(rate, InUsed { number })
     }
 }
 
@@ -98,8 +101,10 @@ impl StateStore for InUsed {
     {
         let mut before = key.0.load(Ordering::Relaxed);
         loop {
-            let (outcome, after) = decide(before.checked_sub(self.began).map(Nanos::new))?;
-            let after = self.began + after.as_u64();
+            let is_of_ours = before >> TIME_BITS == self.number;
+            let time = is_of_ours.then(|| Nanos::new(before & ((1 << TIME_BITS) - 1)));
+            let (outcome, after) = decide(time)?;
+            let after = self.number << TIME_BITS | after.as_u64();
             match key.0.compare_exchange_weak(before, after, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => return Ok(outcome),
                 Err(now) => before = now,
@@ -237,12 +242,14 @@ mod tests {
     }
 
     #[test]
-    fn what_was_used_stays_used_under_a_new_limiter() {
+    fn nothing_is_used_under_a_new_limiter() {
         let used = Used::default();
-        assert!(Limiter::by_holder(Rate::new(1, 100)).charge(&used, n(100)).is_ok());
-        let over = Limiter::by_holder(Rate::new(1, 100)).charge(&used, n(50)).unwrap_err();
-        assert!((49..=50).contains(&over.wait.as_secs()), "{over:?}");
-        assert!(Limiter::by_holder(Rate::new(1, 200)).charge(&used, n(50)).is_ok(), "a wider one");
+        for _ in 0..3 {
+            let limiter = Limiter::by_holder(Rate::new(1, 100));
+            assert!(limiter.charge(&used, n(100)).is_ok());
+            let over = limiter.charge(&used, n(50)).unwrap_err();
+            assert!((49..=50).contains(&over.wait.as_secs()), "{over:?}");
+        }
     }
 
     #[test]
