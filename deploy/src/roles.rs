@@ -29,8 +29,10 @@ pub struct Shared<'a> {
 
 /// The ingest role on a bound socket.
 pub fn ingest(shared: &Shared<'_>, listener: TcpListener) -> Role {
+    let mut config = shared.settings.ingest.clone();
+    config.spool.path.get_or_insert_with(|| shared.settings.data_dir.join("spool"));
     let parts = footfall_ingest::Parts {
-        config: shared.settings.ingest.clone(),
+        config,
         sites: shared.settings.sites.clone(),
         kafka: shared.kafka.clone(),
         secret: shared.secret,

@@ -24,6 +24,15 @@ pub enum Error {
     /// librdkafka gave up for good; only a new process continues.
     #[error("[kafka] the producer stopped for good ({code}): {reason}; restart this node")]
     KafkaFatal { code: String, reason: String },
+    #[error(
+        "[ingest.spool] path: {}: {source}; make it a directory that this user can write, or set max_bytes = 0",
+        path.display()
+    )]
+    Spool {
+        path: std::path::PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("[ingest] listener: {0}")]
     Listener(#[source] io::Error),
 }

@@ -10,8 +10,7 @@ use footfall_schemas::{
         Ack, Batch, ClientFrame, ClientTag, MAX_BATCH_BYTES, MAX_BATCH_EVENTS, Nack, Refusal, ServerFrame,
     },
 };
-use opentelemetry::KeyValue;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 use tracing::{Span, info_span};
 
 use crate::{
@@ -22,7 +21,7 @@ use crate::{
     enrich::BatchContext,
     limits::SenderLimits,
     node::{Fault, Node},
-    receipt::{Outcome, Receipt, Retry, Tally},
+    receipt::{Outcome, Retry, Tally},
     sites::SiteState,
     validate::{self, Rejected},
 };
@@ -89,7 +88,6 @@ impl Node {
             info_span!("batch", site = key, stream = %batch.stream, first = batch.first, events = count);
         let entered = span.enter();
         site.received(count);
-        self.metrics.received.add(count, &[KeyValue::new("site", key.to_owned())]);
 
         let (tally, refused, partition, lines) = match self.limits.charge(&sender.limits, batch.events.len())
         {
@@ -97,26 +95,23 @@ impl Node {
             Err(over) => {
                 let wait_ms = u32::try_from(over.wait.as_millis()).unwrap_or(u32::MAX).clamp(250, 60_000);
                 let tally = Tally { accepted: count, ..Tally::default() };
-                let (receipt, outcome) = self.receipt(site, tally);
-                receipt.settle(Err(Retry { reason: RetryReason::RateLimited, after_ms: wait_ms }));
+                let (mut receipt, outcome) = self.batcher.receipt(site, tally);
+                let retry = Retry { reason: RetryReason::RateLimited, after_ms: wait_ms };
+                receipt.settle(Err(retry), Instant::now());
                 drop(entered);
                 let limited = Some(Duration::from_millis(wait_ms.into()));
                 return Taken { limited, ..Taken::new(&batch, Vec::new(), outcome, span) };
             }
         };
         let events = tally.accepted as usize;
-        let (receipt, outcome) = self.receipt(site, tally);
+        let (mut receipt, outcome) = self.batcher.receipt(site, tally);
         if events == 0 {
-            receipt.settle(Ok(()));
+            receipt.settle(Ok(()), Instant::now());
         } else {
             self.batcher.offer(Contribution { partition, lines, events, receipt });
         }
         drop(entered);
         Taken::new(&batch, refused, outcome, span)
-    }
-
-    fn receipt(&self, site: &Arc<SiteState>, tally: Tally) -> (Receipt, oneshot::Receiver<Outcome>) {
-        Receipt::new(Arc::clone(site), self.dead_letters.clone(), Arc::clone(&self.metrics), tally)
     }
 
     /// Sorts good events from bad ones: what is refused, and the lines of the rest with their partition.

@@ -1,6 +1,6 @@
 //! What an operator sees of ingest. Names carry the role; attributes are closed sets or configured sites.
 
-use footfall_schemas::{RejectReason, refusal::RetryReason};
+use footfall_schemas::{presence::IngestLedger, refusal::RetryReason};
 use opentelemetry::{
     KeyValue,
     metrics::{Counter, Gauge, Histogram, UpDownCounter},
@@ -12,13 +12,13 @@ pub(crate) struct Metrics {
     pub(crate) sockets: UpDownCounter<i64>,
     closes: Counter<u64>,
     denied: Counter<u64>,
-    pub(crate) received: Counter<u64>,
-    pub(crate) accepted: Counter<u64>,
+    received: Counter<u64>,
+    accepted: Counter<u64>,
     refused: Counter<u64>,
     retried: Counter<u64>,
-    pub(crate) evicted: Counter<u64>,
+    evicted: Counter<u64>,
     /// Received and not yet settled.
-    pub(crate) in_flight: UpDownCounter<i64>,
+    in_flight: UpDownCounter<i64>,
     pub(crate) ack_seconds: Histogram<f64>,
     pub(crate) record_events: Histogram<u64>,
     delivery_errors: Counter<u64>,
@@ -107,9 +107,26 @@ impl Metrics {
         self.denied.add(1, &[KeyValue::new("reason", reason)]);
     }
 
-    pub(crate) fn refused(&self, site: &str, reason: RejectReason, events: u64) {
-        let attributes = [KeyValue::new("site", site.to_owned()), KeyValue::new("reason", reason.as_str())];
-        self.refused.add(events, &attributes);
+    /// What a site's ledger has more than it had `before`. Once a second, because an instrument with attributes costs
+    /// more than all else that is done for a batch of one event.
+    pub(crate) fn ledger(&self, site: &str, before: &IngestLedger, now: &IngestLedger) {
+        let of_site = [KeyValue::new("site", site.to_owned())];
+        self.received.add(now.received - before.received, &of_site);
+        self.accepted.add(now.accepted - before.accepted, &of_site);
+        self.evicted.add(now.evicted - before.evicted, &of_site);
+        for (reason, events) in &now.refused {
+            let more = events - before.refused.get(reason).copied().unwrap_or_default();
+            if more > 0 {
+                let attributes =
+                    [KeyValue::new("site", site.to_owned()), KeyValue::new("reason", reason.as_str())];
+                self.refused.add(more, &attributes);
+            }
+        }
+        let in_flight = |ledger: &IngestLedger| {
+            let refused = ledger.refused.values().sum::<u64>();
+            ledger.received.cast_signed() - (ledger.accepted + ledger.retried + refused).cast_signed()
+        };
+        self.in_flight.add(in_flight(now) - in_flight(before), &[]);
     }
 
     pub(crate) fn retried(&self, site: &str, reason: RetryReason, events: u64) {

@@ -57,8 +57,6 @@ impl Node {
     pub(crate) fn refuse_whole(&self, site: &SiteState, fault: &Fault, events: u64, payload: &[u8]) {
         site.refused_whole(fault.reason, events);
         let key = site.key().as_str();
-        self.metrics.received.add(events, &[opentelemetry::KeyValue::new("site", key.to_owned())]);
-        self.metrics.refused(key, fault.reason, events);
         let letter = dead_letter::letter(key, now_ms(), fault.reason, &fault.detail, None, payload);
         self.dead_letters.keep(key, letter);
     }

@@ -16,6 +16,7 @@ use crate::{
     fallback::{self, Query},
     intake::Sender,
     limits::Place,
+    log::Readiness,
     network::client_address,
     node::Node,
     upgrade::{self, BadHandshake},
@@ -204,10 +205,14 @@ fn open_socket(
 fn readiness(node: &Node) -> Response {
     if node.shutdown.is_cancelled() {
         plain(StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned())
-    } else if node.health.is_writable(now_ms()) {
-        plain(StatusCode::OK, "ready\n".to_owned())
     } else {
-        plain(StatusCode::SERVICE_UNAVAILABLE, "kafka does not take records\n".to_owned())
+        match node.health.readiness(now_ms()) {
+            Readiness::Ready => plain(StatusCode::OK, "ready\n".to_owned()),
+            Readiness::Spooling => plain(StatusCode::OK, "spooling\n".to_owned()),
+            Readiness::Unwritable => {
+                plain(StatusCode::SERVICE_UNAVAILABLE, "kafka does not take records\n".to_owned())
+            }
+        }
     }
 }
 

@@ -16,8 +16,22 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
 use crate::{
-    batcher::Batcher, clock::now_ms, config::Config, dead_letter::DeadLetters, error::Error, limits::Limits,
-    listener, log::Log, metrics::Metrics, node::Node, sites::Sites, visitor::VisitorKeys,
+    batcher::{Batcher, Inbox},
+    clock::now_ms,
+    config::Config,
+    dead_letter::DeadLetters,
+    error::Error,
+    limits::Limits,
+    listener,
+    log::Log,
+    metrics::Metrics,
+    node::Node,
+    receipt::Desk,
+    room::Room,
+    shipper::Shipper,
+    sites::Sites,
+    spool::Spool,
+    visitor::VisitorKeys,
 };
 
 const REPORT: Duration = Duration::from_secs(1);
@@ -52,14 +66,21 @@ impl std::fmt::Debug for Parts {
 pub async fn run(listener: TcpListener, parts: Parts, shutdown: CancellationToken) -> Result<(), Error> {
     parts.config.check()?;
     let metrics = Arc::new(Metrics::new());
-    let log = match connect(&parts, &metrics, &shutdown).await {
+    let (log, spool) = match connect(&parts, &metrics, &shutdown).await {
         // Stopped before it began: nothing was taken, nothing is left to do.
         Err(_) if shutdown.is_cancelled() => return Ok(()),
         connected => connected?,
     };
-    let (batcher, packer) = Batcher::new(&parts.config.batcher, Arc::clone(&log), Arc::clone(&metrics));
     let (dead_letters, letters) =
         DeadLetters::new(&parts.sites, parts.config.limits.dead_letters_per_site, Arc::clone(&metrics));
+    let desk = Desk {
+        dead_letters: dead_letters.clone(),
+        metrics: Arc::clone(&metrics),
+        room: Room::new(parts.config.batcher.in_flight_bytes as usize),
+    };
+    let (batcher, inbox) = Batcher::new(Arc::new(desk), log.partitions());
+    let shipper =
+        Shipper::new(&parts.config, Arc::clone(&inbox), Arc::clone(&log), spool, Arc::clone(&metrics));
     let node = Arc::new(Node {
         name: parts.node,
         sites: Sites::new(parts.sites),
@@ -78,14 +99,14 @@ pub async fn run(listener: TcpListener, parts: Parts, shutdown: CancellationToke
     let address = listener.local_addr().map_err(Error::Listener)?;
     info!(node = %node.name, %address, "ingest serves");
 
-    let packing = tokio::spawn(packer.run());
+    let shipping = spawn_blocking(move || shipper.run());
     let writing = tokio::spawn(write_dead_letters(letters, Arc::clone(&log)));
     let reporting = tokio::spawn(report(Arc::clone(&node), Arc::clone(&log)));
     let probing = tokio::spawn(probe(Arc::clone(&node), Arc::clone(&log)));
     let served = listener::serve(listener, Arc::clone(&node)).await.map_err(Error::Listener);
     node.shutdown.cancel();
 
-    drain(node, packing, writing, reporting, Arc::clone(&log)).await;
+    drain(node, &inbox, shipping, writing, reporting, log).await;
     served.and(probing.await.unwrap_or(Ok(())))
 }
 
@@ -93,17 +114,25 @@ async fn connect(
     parts: &Parts,
     metrics: &Arc<Metrics>,
     shutdown: &CancellationToken,
-) -> Result<Arc<Log>, Error> {
-    let (kafka, config) = (parts.kafka.clone(), parts.config.batcher.clone());
+) -> Result<(Arc<Log>, Option<Spool>), Error> {
+    let (kafka, config) = (parts.kafka.clone(), parts.config.clone());
     let (metrics, shutdown) = (Arc::clone(metrics), shutdown.clone());
-    let log = spawn_blocking(move || Log::connect(&kafka, &config, metrics, &shutdown));
-    Ok(Arc::new(log.await.expect("connecting does not panic and is not aborted")?))
+    let connected = spawn_blocking(move || {
+        let log = Log::connect(&kafka, &config.batcher, metrics, &shutdown)?;
+        let spool = Spool::open(&config.spool, log.partitions()).map_err(|source| {
+            let path = config.spool.path.unwrap_or_default();
+            Error::Spool { path, source }
+        })?;
+        Ok((Arc::new(log), spool))
+    });
+    connected.await.expect("connecting does not panic and is not aborted")
 }
 
-/// In the order of the flow, each step with its deadline: sockets, batcher, dead letters, log.
+/// In the order of the flow, each step with its deadline: sockets, shipper, dead letters, log.
 async fn drain(
     node: Arc<Node>,
-    packing: JoinHandle<()>,
+    inbox: &Inbox,
+    shipping: JoinHandle<()>,
     writing: JoinHandle<()>,
     mut reporting: JoinHandle<()>,
     log: Arc<Log>,
@@ -117,14 +146,12 @@ async fn drain(
     if timeout(Duration::from_secs(1), &mut reporting).await.is_err() {
         reporting.abort();
     }
-    let tasks = node.tasks.clone();
     drop(node);
-    // With the last way in gone, the packer sends what it holds and ends. A cut connection may still hold one.
-    if tasks.is_empty() && timeout(grace, packing).await.is_err() {
-        warn!("the batcher did not end in time");
+    // It gives up by itself at the grace period; two seconds more for what comes back then.
+    inbox.close();
+    if timeout(grace + Duration::from_secs(2), shipping).await.is_err() {
+        warn!("the log's thread did not end in time");
     }
-    let closing = Arc::clone(&log);
-    let _ = spawn_blocking(move || closing.close(grace)).await;
     // Refusals that were settled by the last deliveries have been told by now.
     let _ = timeout(Duration::from_secs(1), writing).await;
     let _ = spawn_blocking(move || log.close(Duration::from_secs(1))).await;
@@ -163,6 +190,7 @@ async fn report(node: Arc<Node>, log: Arc<Log>) {
                 .online
                 .record(report.online.into(), &[KeyValue::new("site", site.key().to_string())]);
             let (online, ledger) = told.entry(site.key().clone()).or_default();
+            node.metrics.ledger(site.key().as_str(), ledger, &report.ledger);
             // One zero after the last visitor, then silence.
             if report.online > 0 || *online > 0 || *ledger != report.ledger {
                 log.send_presence(&report);
@@ -182,7 +210,7 @@ async fn report(node: Arc<Node>, log: Arc<Log>) {
 /// Looks after Kafka; when the producer is dead for good, the node drains and ends with the reason.
 async fn probe(node: Arc<Node>, log: Arc<Log>) -> Result<(), Error> {
     let shutdown = node.shutdown.clone();
-    // The batcher ends with the last node handle: this task must not keep one.
+    // Dead letters are written until the last node handle is gone: this task must not keep one.
     drop(node);
     let mut ticks = interval(PROBE);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

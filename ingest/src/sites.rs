@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicUsize},
 };
 
 use footfall_schemas::{
@@ -18,6 +18,8 @@ use crate::presence::Presence;
 pub(crate) struct SiteState {
     pub(crate) site: Site,
     pub(crate) presence: Arc<Mutex<Presence>>,
+    /// Accepted and not yet in the log: its part of the [`Room`](crate::room::Room).
+    pub(crate) bytes_in_flight: AtomicUsize,
     ledger: Mutex<IngestLedger>,
 }
 
@@ -51,7 +53,12 @@ impl Sites {
 
 impl SiteState {
     fn new(site: Site) -> Self {
-        Self { site, presence: Arc::default(), ledger: Mutex::default() }
+        Self {
+            site,
+            presence: Arc::default(),
+            bytes_in_flight: AtomicUsize::new(0),
+            ledger: Mutex::default(),
+        }
     }
 
     pub(crate) fn key(&self) -> &SiteId {
