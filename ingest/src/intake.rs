@@ -8,7 +8,7 @@ use footfall_schemas::{
     refusal::RetryReason,
     tracker::{Ack, ClientFrame, ClientTag, MAX_BATCH_BYTES, MAX_BATCH_EVENTS, Nack, Refusal, ServerFrame},
 };
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     batcher::Contribution,
@@ -20,7 +20,7 @@ use crate::{
     node::{Fault, Node},
     rates::Pressure,
     raw::RawBatch,
-    receipt::{Outcome, Receipt, Retry, Tally},
+    receipt::{Outcome, Retry, Tally},
     sift::{Sent, sift},
     sites::SiteState,
     validate,
@@ -109,31 +109,23 @@ impl Node {
             Err(over) => {
                 let retry = limited(over.wait);
                 let tally = Tally { accepted: count, ..Tally::default() };
-                let (mut receipt, outcome) = self.receipt(site, tally);
+                let (mut receipt, outcome) = self.batcher.receipt(site, tally);
                 receipt.trace(span);
-                receipt.settle(Err(retry));
+                receipt.settle(Err(retry), Instant::now());
                 let limited = Some(Duration::from_millis(retry.after_ms.into()));
                 let sample = if over.of_site { site.exceeded() } else { None };
                 return Taken { limited, sample, ..Taken::new(&batch, Vec::new(), outcome) };
             }
         };
         let events = tally.accepted as usize;
-        let (mut receipt, outcome) = self.receipt(site, tally);
+        let (mut receipt, outcome) = self.batcher.receipt(site, tally);
         receipt.trace(span);
         if events == 0 {
-            receipt.settle(Ok(()));
+            receipt.settle(Ok(()), Instant::now());
         } else {
             self.batcher.offer(Contribution { partition, lines, events, receipt });
         }
         Taken { slow, ..Taken::new(&batch, refused, outcome) }
-    }
-
-    pub(crate) fn receipt(
-        &self,
-        site: &Arc<SiteState>,
-        tally: Tally,
-    ) -> (Receipt, oneshot::Receiver<Outcome>) {
-        Receipt::new(Arc::clone(site), self.dead_letters.clone(), Arc::clone(&self.metrics), tally)
     }
 
     /// Sorts good events from bad ones: what is refused, and the lines of the rest with their partition.

@@ -15,6 +15,7 @@ use crate::{
     enrich::agent::{Agent, Hints},
     fallback::{self, Query},
     intake::Sender,
+    log::Readiness,
     network::client_address,
     node::Node,
     peer::Peer,
@@ -279,10 +280,14 @@ fn is_this_machine(peer: IpAddr, headers: &HeaderMap) -> bool {
 fn readiness(node: &Node) -> Response {
     if node.shutdown.is_cancelled() {
         plain(StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned())
-    } else if node.health.is_writable(now_ms()) {
-        plain(StatusCode::OK, "ready\n".to_owned())
     } else {
-        plain(StatusCode::SERVICE_UNAVAILABLE, "kafka does not take records\n".to_owned())
+        match node.health.readiness(now_ms()) {
+            Readiness::Ready => plain(StatusCode::OK, "ready\n".to_owned()),
+            Readiness::Spooling => plain(StatusCode::OK, "spooling\n".to_owned()),
+            Readiness::Unwritable => {
+                plain(StatusCode::SERVICE_UNAVAILABLE, "kafka does not take records\n".to_owned())
+            }
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use footfall_schemas::{
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     batcher::Contribution,
@@ -117,7 +117,7 @@ impl Node {
             }
         }
         if !refusals.refused.is_empty() {
-            self.receipt(site, refusals).0.settle(Ok(()));
+            self.batcher.receipt(site, refusals).0.settle(Ok(()), Instant::now());
         }
         by_partition
             .into_iter()
@@ -133,10 +133,10 @@ impl Node {
         over: Option<Duration>,
     ) -> Group {
         let tally = Tally { accepted: events.len() as u64, ..Tally::default() };
-        let (receipt, outcome) = self.receipt(site, tally);
+        let (mut receipt, outcome) = self.batcher.receipt(site, tally);
         let places = events.iter().map(|(place, line)| (*place, line.id)).collect();
         match over {
-            Some(wait) => receipt.settle(Err(limited(wait))),
+            Some(wait) => receipt.settle(Err(limited(wait)), Instant::now()),
             None => {
                 let lines = events.iter().flat_map(|(_, line)| &line.json).copied().collect();
                 let events = events.len();

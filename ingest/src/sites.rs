@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU32},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, AtomicUsize},
+    },
 };
 
 use footfall_schemas::{SiteId, presence::PresenceReport, site::Site};
@@ -22,6 +25,8 @@ pub(crate) struct SiteState {
     /// Locked only when the site is over its rate.
     excess: Mutex<Excess>,
     presence: Mutex<Presence>,
+    /// Accepted and not yet in the log: its part of the [`Room`](crate::room::Room).
+    pub(crate) bytes_in_flight: AtomicUsize,
     pub(crate) ledger: Ledger,
     /// Visitors connected, as last reported.
     pub(crate) online: AtomicU32,
@@ -62,6 +67,7 @@ impl SiteState {
             limits: SiteLimits::default(),
             excess: Mutex::default(),
             presence: Mutex::default(),
+            bytes_in_flight: AtomicUsize::new(0),
             ledger: Ledger::default(),
             online: AtomicU32::default(),
         }

@@ -8,7 +8,7 @@ use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use footfall_ingest::{Config, Error, Parts};
 use footfall_schemas::{
-    EventRecord, StreamId,
+    EventId, EventRecord, StreamId,
     connect::KafkaSettings,
     presence::PresenceReport,
     record::{DeadLetter, parse_lines},
@@ -22,6 +22,7 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer as _},
     mocking::MockCluster,
     producer::DefaultProducerContext,
+    types::{RDKafkaApiKey, RDKafkaRespErr},
 };
 use serde_json::{Value, json};
 use tokio::{
@@ -54,8 +55,12 @@ pub struct Kafka {
 
 impl Kafka {
     pub fn start() -> Self {
-        let cluster = MockCluster::new(1).unwrap();
-        cluster.create_topic(topics::EVENTS, PARTITIONS, 1).unwrap();
+        Self::of_brokers(1)
+    }
+
+    pub fn of_brokers(brokers: i32) -> Self {
+        let cluster = MockCluster::new(brokers).unwrap();
+        cluster.create_topic(topics::EVENTS, PARTITIONS, brokers).unwrap();
         cluster.create_topic(topics::DEAD_LETTERS, 1, 1).unwrap();
         cluster.create_topic(topics::PRESENCE, 1, 1).unwrap();
         Self { cluster }
@@ -66,6 +71,19 @@ impl Kafka {
             brokers: self.cluster.bootstrap_servers(),
             properties: HashMap::new().into_iter().collect(),
         }
+    }
+
+    /// As many produce requests fail in this way.
+    pub fn fail_produce(&self, error: RDKafkaRespErr, requests: usize) {
+        self.cluster.request_errors(RDKafkaApiKey::Produce, &vec![error; requests]);
+    }
+
+    /// The ids of the events that are there, in the order of each partition, with copies.
+    pub async fn ids_until(&self, enough: impl Fn(&[EventId]) -> bool + Send + 'static) -> Vec<EventId> {
+        let parse = |_, value: &[u8]| -> Vec<_> {
+            parse_lines(value).map(|(_, line)| line.unwrap().event_id).collect()
+        };
+        self.read_until(topics::EVENTS, parse, enough).await
     }
 
     fn reader(&self, topic: &str) -> BaseConsumer {
@@ -189,13 +207,17 @@ impl Ingest {
     }
 
     pub async fn start_as(name: &str, kafka: &Kafka, config: Config) -> Self {
+        Self::start_on(kafka.settings(), name, config).await
+    }
+
+    pub async fn start_on(kafka: KafkaSettings, name: &str, config: Config) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
         let parts = Parts {
             config,
             sites: sites(),
-            kafka: kafka.settings(),
+            kafka,
             secret: [7; 32],
             node: name.to_owned(),
             metrics_text: Arc::new(|| "metrics\n".to_owned()),
