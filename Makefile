@@ -66,13 +66,13 @@ test-kafka: setup-tests $(stamps)/tracker $(stamps)/web ## The contract suite an
 lint: setup-tests $(stamps)/tracker $(stamps)/web ## rustfmt, clippy, licences, eslint, tsc, shellcheck
 	@$(setup)/lint.sh
 
-.PHONY: schemas
-schemas: ## Write the JSON schemas and the tables of schemas/PROTOCOL.md anew from the types
-	@FOOTFALL_WRITE=1 cargo test --quiet --locked -p footfall-schemas --test wire
-
 .PHONY: fuzz
 fuzz: setup-build ## Fuzz targets of the edge, FUZZ_SECONDS (30) each
 	@$(setup)/fuzz.sh
+
+.PHONY: schemas
+schemas: ## Write the JSON schemas and the tables of schemas/PROTOCOL.md anew from the types
+	@FOOTFALL_WRITE=1 cargo test --quiet --locked -p footfall-schemas --test wire
 
 .PHONY: bench
 bench: build setup-engine ## Load through the release binary: events a second, and the audit of all of them

@@ -29,7 +29,9 @@ class Proxy:
         ports = {"127.0.0.1:80;": f"127.0.0.1:{self.port};", "bind 127.0.0.1:80\n": f"bind 127.0.0.1:{self.port}\n"}
         ports = {old: new for old, new in ports.items() if old in (ROOT / "deploy/proxies" / self.FILE).read_text()}
         text = replaced((ROOT / "deploy/proxies" / self.FILE).read_text(), changes)
-        self.config.write_text(replaced(text, ports | {"127.0.0.1:8080": f"127.0.0.1:{node.port}"}))
+        # Unless the test has led it elsewhere.
+        ports |= {"127.0.0.1:8080": f"127.0.0.1:{node.port}"} if "127.0.0.1:8080" in text else {}
+        self.config.write_text(replaced(text, ports))
         self.log = directory / f"{self.FILE}.log"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(self.command(directory), stdout=log, stderr=log)

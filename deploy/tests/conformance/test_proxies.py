@@ -9,7 +9,7 @@ import urllib.request
 import pytest
 import websockets
 from confluent_kafka import Consumer
-from conftest import DEADLINE, batch
+from conftest import DEADLINE, batch, free_port
 from proxies import Haproxy, Nginx
 
 TRUSTED = 'trusted_proxies = ["127.0.0.1"]'
@@ -32,9 +32,10 @@ def in_front(tmp_path):
         proxy.stop()
 
 
-def connect(port, source="127.0.0.1"):
+def connect(port, source="127.0.0.1", token=None):
+    query = f"k=demo&t={token}" if token else "k=demo"
     return websockets.connect(
-        f"ws://127.0.0.1:{port}/ws?k=demo", ping_interval=None, local_addr=(source, 0), user_agent_header=AGENT, proxy=None
+        f"ws://127.0.0.1:{port}/ws?{query}", ping_interval=None, local_addr=(source, 0), user_agent_header=AGENT, proxy=None
     )
 
 
@@ -151,6 +152,29 @@ def test_haproxy_cuts_silent_sockets_and_a_heartbeat_is_not_silence(ping_ms, kep
     assert asyncio.run(visit()) == kept
 
 
+def test_a_token_keeps_the_visitor_whichever_node_answers(broker, start_node, in_front):
+    nodes = [start_node(TRUSTED), start_node(TRUSTED)]
+    servers = "".join(f"    server node{node.port} 127.0.0.1:{node.port} check\n" for node in nodes)
+    changes = {"balance leastconn": "balance roundrobin", "    server node1 127.0.0.1:8080 check\n": servers}
+    proxy = in_front(Haproxy, nodes[0], changes)
+    first = time.time_ns()
+
+    async def visits():
+        answered, token = set(), None
+        for number in range(4):
+            # From another address each time, as a phone does.
+            async with connect(proxy.port, f"127.0.0.{2 + number}", token) as socket:
+                welcome = await hear(socket)
+                answered.add(welcome["node"])
+                token = token or welcome["token"]
+                await send(socket, first + number)
+        return answered
+
+    assert len(asyncio.run(visits())) == 2
+    found = visitors(broker, [f"{first + number:024x}" for number in range(4)])
+    assert len(set(found.values())) == 1
+
+
 def test_haproxy_learns_that_a_node_drains(start_node, in_front):
     node = start_node()
     proxy = in_front(Haproxy, node, {"check\n": "check inter 100ms fall 1\n"})
@@ -167,3 +191,26 @@ def test_haproxy_learns_that_a_node_drains(start_node, in_front):
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(f"http://127.0.0.1:{proxy.port}/healthz", timeout=DEADLINE)
     assert refused.value.code == 503
+
+
+def test_haproxy_names_the_client_by_the_proxy_protocol(broker, start_node, in_front):
+    port = free_port()
+    node = start_node(TRUSTED, listen=f'ingest_proxy = "127.0.0.1:{port}"')
+    changes = {
+        "    option forwardfor\n": "",
+        "server node1 127.0.0.1:8080 check\n": f"server node1 127.0.0.1:{port} send-proxy-v2 check port {node.port}\n",
+    }
+    proxy = in_front(Haproxy, node, changes)
+    first = time.time_ns()
+
+    async def visits():
+        for number in range(3):
+            async with connect(proxy.port, f"127.0.0.{2 + number % 2}") as socket:
+                await hear(socket)
+                await send(socket, first + number)
+
+    asyncio.run(visits())
+    streams = [f"{first + number:024x}" for number in range(3)]
+    found = visitors(broker, streams)
+    one, other, again = (found[stream] for stream in streams)
+    assert one == again != other

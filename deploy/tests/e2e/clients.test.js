@@ -1,7 +1,7 @@
 // The tracker's protocol by other WebSocket clients: Node's `ws`, and Chromium's own.
 
 import assert from 'node:assert/strict';
-import { after, before, beforeEach, test } from 'node:test';
+import { after, afterEach, before, beforeEach, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import WebSocket from 'ws';
 import { launch, openPage } from './browser.js';
@@ -20,6 +20,9 @@ before(async () => {
 beforeEach(async () => {
   node = await FootfallNode.start(SETTINGS);
 });
+
+// A test that failed has not stopped it.
+afterEach(() => node?.stop());
 
 after(() => browser?.close());
 

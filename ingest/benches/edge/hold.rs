@@ -1,4 +1,4 @@
-//! `make bench-hold`: more connections than one process may open files for, held over several nodes with heartbeats.
+//! `make bench-hold`: more connections than one process may open files for, held by several workers with heartbeats.
 
 use std::{
     fs,
@@ -9,7 +9,7 @@ use std::{
 use crate::{
     Place,
     client::hold::Held,
-    machine::{self, Cpu},
+    machine,
     node::{Broker, Client, Node},
     report,
 };
@@ -20,7 +20,7 @@ pub struct Args {
     place: Place,
     #[arg(long, default_value_t = 100_000)]
     connections: u32,
-    /// Nodes, and clients: each of them may open 20,000 files or fewer
+    /// Workers, and clients: each of them may open 20,000 files or fewer
     #[arg(long, default_value_t = 7)]
     processes: u32,
     #[arg(long, default_value_t = 600)]
@@ -37,13 +37,11 @@ pub fn run(args: &Args) {
     let _ = fs::remove_dir_all(scratch);
     fs::create_dir_all(scratch).unwrap();
     let broker = Broker::start(binary, scratch);
-    let nodes: Vec<_> = (0..args.processes)
-        .map(|number| Node::start(binary, scratch, &broker, &format!("node-{number}")))
-        .collect();
+    let node = Node::start(binary, scratch, &broker, "workers", Some(args.processes));
     let slab = machine::slab();
     let mut clients = Vec::new();
     let mut first_visitor = 0;
-    for (node, number) in nodes.iter().zip(0..) {
+    for number in 0..args.processes {
         let share = args.connections / args.processes + u32::from(number < args.connections % args.processes);
         let mut client = Client::start(
             "hold-client",
@@ -62,13 +60,7 @@ pub fn run(args: &Args) {
     sleep(SETTLE);
     let slab = machine::slab() - slab;
 
-    let cpu = || {
-        nodes
-            .iter()
-            .map(Node::cpu)
-            .fold(Cpu::default(), |a, b| Cpu { user: a.user + b.user, system: a.system + b.system })
-    };
-    let (began, before) = (Instant::now(), cpu());
+    let (began, before) = (Instant::now(), node.cpu());
     let until = began + Duration::from_secs(args.seconds);
     let mut held = Held { open: args.connections, lost: 0 };
     while Instant::now() < until {
@@ -80,19 +72,18 @@ pub fn run(args: &Args) {
         });
         println!("after {} s: {held:?}", began.elapsed().as_secs());
     }
-    let (took, spent) = (began.elapsed().as_secs_f64(), cpu().since(before));
-    let resident: u64 = nodes.iter().map(Node::resident).sum();
+    let (took, spent) = (began.elapsed().as_secs_f64(), node.cpu().since(before));
     let each = |bytes: u64| format!("{} bytes", bytes / u64::from(args.connections));
     let core = |seconds: f64| format!("{:.1} % of one core", 100.0 * seconds / took);
     let rows = [
         ["Connections held".to_owned(), held.open.to_string()],
         ["Lost".to_owned(), held.lost.to_string()],
-        ["Nodes".to_owned(), args.processes.to_string()],
+        ["Worker processes on one port".to_owned(), args.processes.to_string()],
         ["Time".to_owned(), format!("{took:.0} s")],
         ["Heartbeat".to_owned(), "a ping every 22 s".to_owned()],
-        ["CPU of all nodes".to_owned(), core(spent.total())],
+        ["CPU of all workers".to_owned(), core(spent.total())],
         ["of it kernel".to_owned(), core(spent.system)],
-        ["Resident memory of all nodes, by connection".to_owned(), each(resident)],
+        ["Resident memory of all workers, by connection".to_owned(), each(node.resident())],
         ["Kernel slab, both ends, by connection".to_owned(), each(slab)],
     ];
     report::write(results, "Connections held", &report::table(["", ""], &rows));

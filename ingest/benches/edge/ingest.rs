@@ -66,11 +66,11 @@ pub fn run(args: &Args) {
     let broker = Broker::start(binary, scratch);
 
     report::write(results, "Machine", &report::table(["", ""], &machine::description()));
-    let node = Node::start(binary, scratch, &broker, "idle");
+    let node = Node::start(binary, scratch, &broker, "idle", None);
     report::write(results, "Memory of an idle connection", &memory(&node, args.idle));
     drop(node);
 
-    let node = Node::start(binary, scratch, &broker, "loaded");
+    let node = Node::start(binary, scratch, &broker, "loaded", None);
     let mut runs = Vec::new();
     let mut profiles = Vec::new();
     for shape in SHAPES {

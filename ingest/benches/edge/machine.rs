@@ -25,6 +25,10 @@ impl Cpu {
         Self { user: self.user - before.user, system: self.system - before.system }
     }
 
+    pub fn and(self, other: Self) -> Self {
+        Self { user: self.user + other.user, system: self.system + other.system }
+    }
+
     pub fn total(self) -> f64 {
         self.user + self.system
     }

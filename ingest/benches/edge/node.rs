@@ -90,7 +90,8 @@ pub struct Node {
 }
 
 impl Node {
-    pub fn start(binary: &Path, scratch: &Path, broker: &Broker, name: &str) -> Self {
+    /// In this process, or in so many that it starts.
+    pub fn start(binary: &Path, scratch: &Path, broker: &Broker, name: &str, workers: Option<u32>) -> Self {
         // Free now; nothing else on this machine asks for ports in between.
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let config: PathBuf = scratch.join(format!("{name}.toml"));
@@ -99,6 +100,7 @@ impl Node {
             .arg("ingest")
             .arg("--config")
             .arg(&config)
+            .args(workers.map(|workers| format!("--workers=processes={workers}")))
             .stderr(File::create(scratch.join(format!("{name}.log"))).unwrap())
             .spawn()
             .unwrap();
@@ -113,12 +115,18 @@ impl Node {
         self.process.0.id()
     }
 
+    /// Its process and those that it started.
+    fn pids(&self) -> Vec<u32> {
+        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.pid())).unwrap();
+        [self.pid()].into_iter().chain(children.split_whitespace().map(|pid| pid.parse().unwrap())).collect()
+    }
+
     pub fn cpu(&self) -> Cpu {
-        Cpu::of(self.pid())
+        self.pids().into_iter().map(Cpu::of).fold(Cpu::default(), Cpu::and)
     }
 
     pub fn resident(&self) -> u64 {
-        machine::resident(self.pid())
+        self.pids().into_iter().map(machine::resident).sum()
     }
 
     /// A metric without labels but the scope's, by its name on /metrics.

@@ -230,20 +230,16 @@ pub struct Tracker {
 
 impl Tracker {
     pub async fn connect(address: SocketAddr, path: &str, headers: &[(&'static str, &str)]) -> Self {
-        let mut request = format!("ws://{address}{path}").into_client_request().unwrap();
-        for (name, value) in headers {
-            request.headers_mut().insert(*name, value.parse().unwrap());
+        match dial(address, path, headers).await {
+            (socket, ServerFrame::Welcome(welcome)) => Self { socket, welcome },
+            (_, other) => panic!("no welcome but {other:?}"),
         }
-        Self::upgrade(TcpStream::connect(address).await.unwrap(), request).await
     }
 
     /// On a connection that has begun already.
     pub async fn over(stream: TcpStream, path: &str) -> Self {
-        Self::upgrade(stream, format!("ws://localhost{path}").into_client_request().unwrap()).await
-    }
-
-    async fn upgrade(stream: TcpStream, request: Request) -> Self {
-        match dial(stream, request).await {
+        let request = format!("ws://localhost{path}").into_client_request().unwrap();
+        match upgrade(stream, request).await {
             (socket, ServerFrame::Welcome(welcome)) => Self { socket, welcome },
             (_, other) => panic!("no welcome but {other:?}"),
         }
@@ -308,11 +304,18 @@ pub async fn close_code(socket: &mut Socket) -> u16 {
 
 /// A socket and the first frame that the node sends on it.
 pub async fn first_word(address: SocketAddr, path: &str) -> (Socket, ServerFrame) {
-    let request = format!("ws://{address}{path}").into_client_request().unwrap();
-    dial(TcpStream::connect(address).await.unwrap(), request).await
+    dial(address, path, &[]).await
 }
 
-async fn dial(stream: TcpStream, request: Request) -> (Socket, ServerFrame) {
+async fn dial(address: SocketAddr, path: &str, headers: &[(&'static str, &str)]) -> (Socket, ServerFrame) {
+    let mut request = format!("ws://{address}{path}").into_client_request().unwrap();
+    for (name, value) in headers {
+        request.headers_mut().insert(*name, value.parse().unwrap());
+    }
+    upgrade(TcpStream::connect(address).await.unwrap(), request).await
+}
+
+async fn upgrade(stream: TcpStream, request: Request) -> (Socket, ServerFrame) {
     let (mut socket, _) = timeout(PATIENCE, client_async(request, stream)).await.unwrap().unwrap();
     let first = frame(&mut socket).await;
     (socket, first)
