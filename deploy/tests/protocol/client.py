@@ -1,6 +1,7 @@
 """A client of `footfall.v1`, written from schemas/PROTOCOL.md alone: it knows nothing else of Footfall."""
 
 import base64
+import contextlib
 import gzip
 import hashlib
 import hmac
@@ -71,15 +72,16 @@ class Tracker:
                 self.unsettled.pop(sequence)
         return frame
 
+    @contextlib.contextmanager
     def dial(self):
-        """A WebSocket and its welcome."""
+        """A WebSocket and the first frame on it."""
         query = {"k": self.site} | ({"t": self.token} if self.token else {})
         base = self.base.replace("http", "ws", 1)
-        socket = connect(f"{base}/ws?{urllib.parse.urlencode(query)}", subprotocols=["footfall.v1"])
-        welcome = json.loads(socket.recv(timeout=10))
-        if welcome["t"] == "welcome":
-            self.token = welcome["token"]
-        return socket, welcome
+        with connect(f"{base}/ws?{urllib.parse.urlencode(query)}", subprotocols=["footfall.v1"]) as socket:
+            first = json.loads(socket.recv(timeout=10))
+            if first["t"] == "welcome":
+                self.token = first["token"]
+            yield socket, first
 
     def converse(self, socket):
         """Sends what is not settled and hears what becomes of it."""

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import time
+import urllib.request
 
 import pytest
 from conftest import ROOT, SECRET, eventually
@@ -14,26 +15,24 @@ PAGE = "https://example.com"
 
 def test_events_over_a_websocket_are_stored_once_however_often_they_are_sent(node):
     tracker = Tracker(node.base, "demo")
-    socket, welcome = tracker.dial()
-    assert welcome["settings"] == {"mask_paths": ["/users/*"]}
-    socket.send(json.dumps({"t": "here", "path": "/", "visible": True}))
-    socket.send(json.dumps({"t": "from_the_future", "deep": [[1]]}))
-    view = tracker.issue("view", f"{PAGE}/", t="Home")
-    tracker.issue("custom", f"{PAGE}/", n="buy", p={"price": 12.5, "gift": True}, pv=view)
-    tracker.issue("engagement", f"{PAGE}/", d=1200, s=80, pv=view)
-    kept = dict(tracker.unsettled)
-    ack = tracker.converse(socket)
-    assert (ack["t"], ack["first"], ack["upto"]) == ("ack", 1, 3)
-    assert not tracker.unsettled
-    socket.close()
+    with tracker.dial() as (socket, welcome):
+        assert welcome["settings"] == {"mask_paths": ["/users/*"]}
+        socket.send(json.dumps({"t": "here", "path": "/", "visible": True}))
+        socket.send(json.dumps({"t": "from_the_future", "deep": [[1]]}))
+        view = tracker.issue("view", f"{PAGE}/", t="Home")
+        tracker.issue("custom", f"{PAGE}/", n="buy", p={"price": 12.5, "gift": True}, pv=view)
+        tracker.issue("engagement", f"{PAGE}/", d=1200, s=80, pv=view)
+        kept = dict(tracker.unsettled)
+        ack = tracker.converse(socket)
+        assert (ack["t"], ack["first"], ack["upto"]) == ("ack", 1, 3)
+        assert not tracker.unsettled
 
     # As if the ack had been lost: another connection, the same numbers.
     tracker.unsettled = kept
-    socket, _ = tracker.dial()
-    assert tracker.converse(socket)["upto"] == 3
-    tracker.issue("custom", f"{PAGE}/after", n="after")
-    tracker.converse(socket)
-    socket.close()
+    with tracker.dial() as (socket, _):
+        assert tracker.converse(socket)["upto"] == 3
+        tracker.issue("custom", f"{PAGE}/after", n="after")
+        tracker.converse(socket)
     rows = node.stored(tracker.stream, 4)
     assert [row["kind"] for row in rows] == ["view", "custom", "engagement", "custom"]
     assert len({row["visitor"] for row in rows}) == 1
@@ -41,12 +40,11 @@ def test_events_over_a_websocket_are_stored_once_however_often_they_are_sent(nod
 
 def test_one_bad_event_is_refused_by_its_number(node):
     tracker = Tracker(node.base, "demo")
-    socket, _ = tracker.dial()
-    tracker.issue("view", f"{PAGE}/good")
-    bad = tracker.issue("view", "nonsense")
-    ack = tracker.converse(socket)
-    assert [(refusal["seq"], refusal["reason"]) for refusal in ack["refused"]] == [(bad, "bad_url")]
-    socket.close()
+    with tracker.dial() as (socket, _):
+        tracker.issue("view", f"{PAGE}/good")
+        bad = tracker.issue("view", "nonsense")
+        ack = tracker.converse(socket)
+        assert [(refusal["seq"], refusal["reason"]) for refusal in ack["refused"]] == [(bad, "bad_url")]
     assert [row["path"] for row in node.stored(tracker.stream, 1)] == ["/good"]
     sql = f"SELECT reason FROM dead_letters WHERE event_id = '{event_id(tracker.stream, bad)}'"
     assert eventually("its dead letter", lambda: node.rows(sql)) == [{"reason": "bad_url"}]
@@ -62,11 +60,10 @@ def test_the_same_batches_over_http(node, compress):
     assert tracker.post(compress=compress)["upto"] == 1
     # Again, over another transport.
     tracker.unsettled = kept
-    socket, _ = tracker.dial()
-    tracker.converse(socket)
-    tracker.issue("view", f"{PAGE}/second")
-    tracker.converse(socket)
-    socket.close()
+    with tracker.dial() as (socket, _):
+        tracker.converse(socket)
+        tracker.issue("view", f"{PAGE}/second")
+        tracker.converse(socket)
     assert [row["path"] for row in node.stored(tracker.stream, 2)] == ["/http", "/second"]
 
 
@@ -79,8 +76,6 @@ def test_the_same_batches_as_a_pixel(node):
 
 
 def test_a_page_without_scripts_is_seen_by_its_image(node):
-    import urllib.request
-
     request = urllib.request.Request(f"{node.base}/e.gif?k=demo", headers={"referer": f"{PAGE}/noscript"})
     answer = answer_of(request)
     assert answer.headers["content-type"] == "image/gif" and "no-store" in answer.headers["cache-control"]
@@ -128,14 +123,14 @@ def test_who_does_not_sign_well_is_refused(node):
 
 def test_a_site_that_is_switched_off_tells_everybody_to_stop(node):
     tracker = Tracker(node.base, "closed")
-    socket, first = tracker.dial()
-    assert (first["t"], first["reason"]) == ("stop", "site_disabled") and first["for_ms"] > 0
-    with pytest.raises(ConnectionClosed) as closed:
-        socket.recv(timeout=10)
-    assert closed.value.rcvd.code == 1008
-    with pytest.raises(Refused) as refused:
-        tracker.post(empty=True)
-    assert refused.value.status == 403 and json.loads(refused.value.body)["t"] == "stop"
+    with tracker.dial() as (socket, first):
+        assert (first["t"], first["reason"]) == ("stop", "site_disabled") and first["for_ms"] > 0
+        with pytest.raises(ConnectionClosed) as closed:
+            socket.recv(timeout=10)
+        assert closed.value.rcvd.code == 1008
+        with pytest.raises(Refused) as refused:
+            tracker.post(empty=True)
+        assert refused.value.status == 403 and json.loads(refused.value.body)["t"] == "stop"
 
 
 def test_the_signing_example_of_the_page_prints_what_it_says():
