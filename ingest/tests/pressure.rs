@@ -123,3 +123,37 @@ async fn a_site_that_floods_a_slow_log_does_not_keep_another_out() {
     assert_eq!(report.ledger.retried, 0);
     ingest.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_site_over_its_rate_for_seconds_asks_for_less_and_stores_what_it_acked() {
+    let kafka = Kafka::start();
+    let ingest = Ingest::start_with(&kafka, |config| {
+        config.limits.events_per_site = footfall_ingest::config::Rate::new(1, 256);
+        config.limits.flood_strikes = 1_000_000;
+    })
+    .await;
+    let mut tracker = ingest.tracker().await;
+    let full: Vec<_> = (0..256).map(|_| view("/")).collect();
+    let begin = std::time::Instant::now();
+    let (mut acked, mut sampled) = (0, None);
+    while sampled.is_none() {
+        assert!(begin.elapsed() < PATIENCE, "no word of it");
+        tracker.send(&batch(stream(1), 1 + acked, &full)).await;
+        loop {
+            match tracker.next().await {
+                ServerFrame::Ack(ack) => acked = ack.upto,
+                ServerFrame::Nack(_) => {}
+                ServerFrame::Sample { drop_percent, .. } => sampled = Some(drop_percent),
+                ServerFrame::Slow { .. } => continue,
+                other => panic!("{other:?}"),
+            }
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!((sampled, acked), (Some(50), 256));
+    assert!(begin.elapsed() >= Duration::from_secs(3), "a moment is what the burst is for");
+    kafka.events(256).await;
+    drop(tracker);
+    ingest.stop().await;
+}
