@@ -80,3 +80,37 @@ fn remote(parent: TraceParent) -> SpanContext {
         TraceState::default(),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PARENT: TraceParent = TraceParent { trace_id: 7, span_id: 8, sampled: true };
+
+    #[test]
+    fn a_block_takes_the_traced_records_before_its_end() {
+        let block = |end| Block { end, ..Block::default() };
+        let mut traced = Traced::default();
+        [1, 5, 9].into_iter().for_each(|offset| traced.note(offset, PARENT));
+        assert!(traced.block(0, &block(1)).is_none());
+        assert!(traced.block(0, &block(9)).is_some());
+        assert_eq!(traced.0.iter().map(|(offset, ..)| *offset).collect::<Vec<_>>(), [9]);
+        assert!(traced.block(0, &block(10)).is_some());
+        assert!(traced.block(0, &block(20)).is_none());
+    }
+
+    #[test]
+    fn a_block_of_many_traced_records_remembers_a_bounded_number() {
+        let mut traced = Traced::default();
+        (0..1_000).for_each(|offset| traced.note(offset, PARENT));
+        assert_eq!(traced.0.len(), MOST);
+    }
+
+    #[test]
+    fn a_parent_keeps_its_ids() {
+        let context = remote("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".parse().unwrap());
+        assert_eq!(context.trace_id().to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
+        assert_eq!(context.span_id().to_string(), "00f067aa0ba902b7");
+        assert!(context.is_sampled() && context.is_remote());
+    }
+}

@@ -14,6 +14,7 @@ tests dashboard npm test --silent --prefix "$root/dashboard/web"
 tests broker-contract "$root/.venv/bin/python" -m pytest -q "$root/deploy/tests/broker_contract"
 tests telemetry "$root/.venv/bin/python" -m pytest -q "$root/deploy/tests/telemetry"
 tests conformance "$root/.venv/bin/python" -m pytest -q "$root/deploy/tests/conformance"
+tests protocol "$root/.venv/bin/python" -m pytest -q "$root/deploy/tests/protocol"
 
 if CHROMIUM="$("$root/deploy/setup/browser.sh")"; then
   export CHROMIUM

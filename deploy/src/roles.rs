@@ -34,8 +34,10 @@ pub struct Shared<'a> {
 /// The ingest role on bound sockets.
 pub fn ingest(shared: &Shared<'_>, listeners: Vec<Listener>, reload: Reload) -> Role {
     let name = node_name(shared.settings);
+    let mut config = shared.settings.ingest.clone();
+    config.spool.path.get_or_insert_with(|| shared.settings.data_dir.join("spool"));
     let parts = footfall_ingest::Parts {
-        config: shared.settings.ingest.clone(),
+        config,
         sites: shared.settings.sites.clone(),
         kafka: shared.kafka.clone(),
         secret: shared.secret,

@@ -19,7 +19,7 @@ use crate::telemetry::TelemetrySettings;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
-    /// Where `standalone` keeps the log, the tables and its secrets.
+    /// Where `standalone` keeps the log, the tables and its secrets, and every ingest node its spool.
     pub data_dir: PathBuf,
     /// Name of this node, unique among those that run and the same after a restart. Host name and process id when
     /// absent.

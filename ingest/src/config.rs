@@ -29,6 +29,7 @@ pub struct Config {
     pub limits: Limits,
     pub batcher: BatcherConfig,
     pub geography: GeographyConfig,
+    pub spool: SpoolConfig,
 }
 
 /// `[ingest.tls]`: PEM files, noticed when they change. A TLS listener needs both.
@@ -107,11 +108,14 @@ pub struct Rate {
 pub struct BatcherConfig {
     /// How long a batch waits for others to share its record. Kafka's client waits up to 5 ms more.
     pub linger_ms: u64,
-    /// Batches waiting to be packed. Full: a batch is told to come again (`overloaded`).
-    pub queue: usize,
-    /// Bytes accepted and not yet in the log. Full: a batch is told to come again (`overloaded`).
+    /// Bytes accepted and not yet in the log or the spool. A site may hold at most as many as are still free then.
+    /// Over it, a batch is told to come again (`overloaded`).
     pub in_flight_bytes: u32,
-    /// How long a record may try to reach the log before its batches are told to come again (`log_unavailable`).
+    /// A batch that is not in the log after this time is told to come again (`log_unavailable`), although its events
+    /// are still on their way: below the 10 s after which trackers give up on a connection.
+    pub answer_ms: u32,
+    /// How long a record may try to reach the log. Then it goes to the spool; without one it is let go, and its
+    /// trackers send it again.
     pub delivery_timeout_ms: u32,
     /// How long to wait for the log at start.
     pub start_timeout_ms: u64,
@@ -125,6 +129,29 @@ pub struct GeographyConfig {
     pub database: Option<PathBuf>,
     /// How often to look whether the file has changed.
     pub check_ms: u64,
+}
+
+/// Where records wait while Kafka does not take them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SpoolConfig {
+    /// A directory; each process takes one of its own in it. Absent: no spool.
+    pub path: Option<PathBuf>,
+    /// Most bytes on the disk. Full: batches are told to come again. 0: no spool.
+    pub max_bytes: u64,
+    /// A partition that takes nothing for this long has its new records spooled.
+    pub after_ms: u64,
+    pub ack: SpoolAck,
+}
+
+/// When a batch that is spooled is acked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SpoolAck {
+    /// In Kafka. What a lost disk takes with it, the trackers still have.
+    Log,
+    /// Synced to this disk. A lost disk takes acked events with it.
+    Spool,
 }
 
 impl Default for Config {
@@ -142,6 +169,7 @@ impl Default for Config {
             limits: Limits::default(),
             batcher: BatcherConfig::default(),
             geography: GeographyConfig::default(),
+            spool: SpoolConfig::default(),
         }
     }
 }
@@ -194,11 +222,17 @@ impl Default for BatcherConfig {
     fn default() -> Self {
         Self {
             linger_ms: 5,
-            queue: 4_096,
             in_flight_bytes: 64 * 1024 * 1024,
+            answer_ms: 8_000,
             delivery_timeout_ms: 30_000,
             start_timeout_ms: 30_000,
         }
+    }
+}
+
+impl Default for SpoolConfig {
+    fn default() -> Self {
+        Self { path: None, max_bytes: 1024 * 1024 * 1024, after_ms: 2_000, ack: SpoolAck::Log }
     }
 }
 
@@ -257,7 +291,6 @@ impl Config {
             "must be at least 1: a /48 has no less than one address",
         )?;
         require(limits.batches_in_flight > 0, "limits.batches_in_flight", "must be at least 1")?;
-        require(self.batcher.queue > 0, "batcher.queue", "must be at least 1")?;
         require(
             self.batcher.linger_ms <= 1_000,
             "batcher.linger_ms",
@@ -267,6 +300,21 @@ impl Config {
             self.batcher.in_flight_bytes >= 1024 * 1024,
             "batcher.in_flight_bytes",
             "must be at least 1048576, the largest record",
+        )?;
+        require(
+            (100..10_000).contains(&self.batcher.answer_ms),
+            "batcher.answer_ms",
+            "must be 100 to 9999: after 10 s without an answer trackers give up on a connection",
+        )?;
+        require(
+            self.spool.max_bytes == 0 || self.spool.max_bytes >= 1024 * 1024,
+            "spool.max_bytes",
+            "must be at least 1048576, the largest record, or 0 for no spool",
+        )?;
+        require(
+            self.spool.after_ms >= 100,
+            "spool.after_ms",
+            "must be at least 100: deliveries take some time",
         )
     }
 }

@@ -239,6 +239,9 @@ impl Conversation {
             say(out, &ServerFrame::Slow { linger_ms: SLOW_LINGER_MS });
         }
         self.slowed = taken.slow;
+        if let Some(share) = taken.sample {
+            say(out, &share.frame());
+        }
         self.in_flight.push_back(taken);
         Ok(())
     }

@@ -30,6 +30,15 @@ pub enum Error {
     Tls(#[from] TlsError),
     #[error("[ingest] TLS does not start: {0}")]
     TlsSettings(#[source] tokio_rustls::rustls::Error),
+    #[error(
+        "[ingest.spool] path: {}: {source}; make it a directory that this user can write, or set max_bytes = 0",
+        path.display()
+    )]
+    Spool {
+        path: std::path::PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("[ingest] listener: {0}")]
     Listener(#[source] io::Error),
 }

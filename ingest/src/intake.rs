@@ -8,18 +8,19 @@ use footfall_schemas::{
     refusal::RetryReason,
     tracker::{Ack, ClientFrame, ClientTag, MAX_BATCH_BYTES, MAX_BATCH_EVENTS, Nack, Refusal, ServerFrame},
 };
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     batcher::Contribution,
     clock::now_ms,
     cut, dead_letter,
     enrich::{agent::Agent, geography::Location, steps::Did},
+    excess::Share,
     limits::SenderLimits,
     node::{Fault, Node},
     rates::Pressure,
     raw::RawBatch,
-    receipt::{Outcome, Receipt, Retry, Tally},
+    receipt::{Outcome, Retry, Tally},
     sift::{Sent, sift},
     sites::SiteState,
     validate,
@@ -48,6 +49,8 @@ pub(crate) struct Taken {
     pub(crate) limited: Option<Duration>,
     /// Taken, but a rate limit is near: the sender should gather more before it sends.
     pub(crate) slow: bool,
+    /// The whole site has been over its rate for a while: what the sender should leave out.
+    pub(crate) sample: Option<Share>,
 }
 
 /// The frame's type, read on its own.
@@ -106,30 +109,23 @@ impl Node {
             Err(over) => {
                 let retry = limited(over.wait);
                 let tally = Tally { accepted: count, ..Tally::default() };
-                let (mut receipt, outcome) = self.receipt(site, tally);
+                let (mut receipt, outcome) = self.batcher.receipt(site, tally);
                 receipt.trace(span);
-                receipt.settle(Err(retry));
+                receipt.settle(Err(retry), Instant::now());
                 let limited = Some(Duration::from_millis(retry.after_ms.into()));
-                return Taken { limited, ..Taken::new(&batch, Vec::new(), outcome) };
+                let sample = if over.of_site { site.exceeded() } else { None };
+                return Taken { limited, sample, ..Taken::new(&batch, Vec::new(), outcome) };
             }
         };
         let events = tally.accepted as usize;
-        let (mut receipt, outcome) = self.receipt(site, tally);
+        let (mut receipt, outcome) = self.batcher.receipt(site, tally);
         receipt.trace(span);
         if events == 0 {
-            receipt.settle(Ok(()));
+            receipt.settle(Ok(()), Instant::now());
         } else {
             self.batcher.offer(Contribution { partition, lines, events, receipt });
         }
         Taken { slow, ..Taken::new(&batch, refused, outcome) }
-    }
-
-    pub(crate) fn receipt(
-        &self,
-        site: &Arc<SiteState>,
-        tally: Tally,
-    ) -> (Receipt, oneshot::Receiver<Outcome>) {
-        Receipt::new(Arc::clone(site), self.dead_letters.clone(), Arc::clone(&self.metrics), tally)
     }
 
     /// Sorts good events from bad ones: what is refused, and the lines of the rest with their partition.
@@ -184,7 +180,7 @@ impl Taken {
         // Without events there is nothing to settle: `upto` stands one below `first`.
         let first = if count == 0 { batch.first.max(1) } else { batch.first };
         let upto = first.saturating_add(count) - 1;
-        Self { stream: batch.stream, first, upto, refused, outcome, limited: None, slow: false }
+        Self { stream: batch.stream, first, upto, refused, outcome, limited: None, slow: false, sample: None }
     }
 
     /// The answer to the batch. A receipt that was lost settles nothing: come again.

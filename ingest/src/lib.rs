@@ -2,9 +2,12 @@
 //!
 //! A connection comes in by the [`listener`] and the [`routes`]; a tracker's socket by hand ([`upgrade`]) and then has
 //! a task of its own ([`connection`]), a request goes through the [`fallback`] or the [`pixel`]. All give their batches
-//! to the [`intake`]: limit → visitor → [`validate`] → [`enrich`] → [`batcher`] → [`log`]. The delivery report settles the
-//! batch's [`receipt`], and only then is there an ack. A site's own servers send through the [`server_api`].
+//! to the [`intake`]: limit → visitor → [`validate`] → [`enrich`] → [`batcher`]. On a thread of its own the [`shipper`]
+//! packs batches into records and sends them to the [`log`], or sets them down in the [`spool`] while Kafka takes
+//! nothing. The delivery report settles the batch's [`receipt`], and only then is there an ack. A site's own servers send
+//! through the [`server_api`].
 
+mod answers;
 mod assets;
 mod batcher;
 mod body;
@@ -18,10 +21,12 @@ mod echo;
 mod engine;
 mod enrich;
 pub mod error;
+mod excess;
 mod fallback;
 pub mod frame;
 mod hand_over;
 mod intake;
+mod lane;
 mod ledger;
 mod limits;
 mod line;
@@ -40,15 +45,18 @@ pub mod raw;
 mod receipt;
 mod reload;
 mod reply;
+mod room;
 mod routes;
 mod run;
 mod seldom;
 mod server_api;
 mod server_batch;
+mod shipper;
 pub mod sift;
 mod signature;
 mod sites;
 mod socket;
+pub mod spool;
 mod tls;
 mod trace;
 mod transport;

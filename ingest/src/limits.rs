@@ -127,7 +127,8 @@ impl Limits {
                 .max(current.bytes_by_connection.charge(&sender.bytes, bytes)?)
                 .max(current.events.charge(address, events)?);
         }
-        Ok(pressure.max(current.events_by_site.charge(&site.events, events)?))
+        let of_site = current.events_by_site.charge(&site.events, events);
+        Ok(pressure.max(of_site.map_err(|over| Over { of_site: true, ..over })?))
     }
 
     /// Forgets addresses whose limit has refilled. The limiters never do it by themselves.

@@ -23,10 +23,17 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
+use warp::Filter as _;
 
 use crate::{
-    hand_over, node::Node, peer::Peer, place::ConnectionPlace, proxy_protocol, routes::routes,
-    seldom::Seldom, transport::Transport,
+    hand_over,
+    node::Node,
+    peer::Peer,
+    place::ConnectionPlace,
+    proxy_protocol,
+    routes::{Operator, routes},
+    seldom::Seldom,
+    transport::Transport,
 };
 
 /// Largest request header. hyper reads into a buffer that may not grow beyond it.
@@ -123,7 +130,9 @@ pub(crate) async fn serve(
     acceptor: Option<TlsAcceptor>,
     node: Arc<Node>,
 ) -> io::Result<()> {
-    let service = TowerToHyperService::new(warp::service(routes(Arc::clone(&node))));
+    let metrics = Arc::clone(&node.metrics);
+    let counted = warp::log::custom(move |request| metrics.answered(&request));
+    let service = TowerToHyperService::new(warp::service(routes(Arc::clone(&node)).with(counted)));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(node.config.timeouts.header())
@@ -140,8 +149,11 @@ pub(crate) async fn serve(
                 .serve_connection(
                     TokioIo::new(transport),
                     hyper::service::service_fn(move |mut request: Request<Incoming>| {
-                        if speaks == Speaks::Operator && !FOR_OPERATORS.contains(&request.uri().path()) {
-                            *request.uri_mut() = Uri::from_static("/not-here");
+                        if speaks == Speaks::Operator {
+                            request.extensions_mut().insert(Operator);
+                            if !FOR_OPERATORS.contains(&request.uri().path()) {
+                                *request.uri_mut() = Uri::from_static("/not-here");
+                            }
                         }
                         peer.asks();
                         request.extensions_mut().insert(peer.clone());

@@ -30,6 +30,7 @@ const ERROR: &str = "error.type";
 pub(crate) struct Metrics {
     pub(crate) connections: UpDownCounter<i64>,
     pub(crate) sockets: UpDownCounter<i64>,
+    requests: Histogram<f64>,
     closes: Counter<u64>,
     denied: Counter<u64>,
     pub(crate) ack_seconds: Histogram<f64>,
@@ -46,6 +47,19 @@ struct Sent {
     failed: Mutex<BTreeMap<(&'static str, String), u64>>,
 }
 
+const ROUTES: [&str; 10] = [
+    "/ws",
+    "/ws-echo",
+    "/e",
+    "/e.gif",
+    "/api/v1/events",
+    "/f.js",
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/demo/",
+];
+const METHODS: [&str; 9] = ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"];
 const TOPICS: [&str; 3] = [topics::EVENTS, topics::DEAD_LETTERS, topics::PRESENCE];
 
 fn meter() -> Meter {
@@ -73,6 +87,14 @@ impl Metrics {
                 .i64_up_down_counter("footfall.ingest.socket.count")
                 .with_unit("{connection}")
                 .with_description("Open WebSockets")
+                .build(),
+            requests: meter
+                .f64_histogram("http.server.request.duration")
+                .with_unit("s")
+                .with_description("From a request's header to its answer; an upgrade ends with the 101")
+                .with_boundaries(vec![
+                    0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
+                ])
                 .build(),
             closes: counter(
                 "footfall.ingest.closes",
@@ -110,6 +132,19 @@ impl Metrics {
                 "Refused events counted but not kept: over the site's rate, or no room",
             ),
         }
+    }
+
+    /// By the conventions for HTTP servers. What is asked for that is not here has no route.
+    pub(crate) fn answered(&self, request: &warp::log::Info<'_>) {
+        let known = |known: &[&'static str], text: &str| known.iter().find(|known| **known == text).copied();
+        let method = known(&METHODS, request.method().as_str()).unwrap_or("_OTHER");
+        let mut attributes = vec![
+            KeyValue::new("http.request.method", method),
+            KeyValue::new("http.response.status_code", i64::from(request.status().as_u16())),
+        ];
+        let route = if request.path().starts_with("/demo/") { "/demo/" } else { request.path() };
+        attributes.extend(known(&ROUTES, route).map(|route| KeyValue::new("http.route", route)));
+        self.requests.record(request.elapsed().as_secs_f64(), &attributes);
     }
 
     pub(crate) fn closed(&self, code: u16) {

@@ -38,6 +38,8 @@ pub(crate) enum Pressure {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Over {
     pub(crate) wait: Duration,
+    /// The limit of the whole site, not the sender's own.
+    pub(crate) of_site: bool,
 }
 
 /// A rate and where the use of it is kept.
@@ -60,10 +62,10 @@ impl<S: StateStore<Key: Hash + Eq + Clone>> Limiter<S> {
             Ok(Ok(_)) => Ok(Pressure::Low),
             Ok(Err(until)) => {
                 let now: QuantaInstant = self.governor.clock().now();
-                Err(Over { wait: until.wait_time_from(now) })
+                Err(Over { wait: until.wait_time_from(now), of_site: false })
             }
             // More than the burst at once never passes; the config check keeps whole batches below it.
-            Err(_) => Err(Over { wait: Duration::from_secs(60) }),
+            Err(_) => Err(Over { wait: Duration::from_secs(60), of_site: false }),
         }
     }
 }

@@ -4,12 +4,9 @@ use std::sync::Arc;
 
 use footfall_schemas::{RejectReason, record::DeadLetter, refusal::RetryReason};
 use rand::Rng as _;
-use tokio::{
-    sync::{OwnedSemaphorePermit, oneshot},
-    time::Instant,
-};
+use tokio::{sync::oneshot, time::Instant};
 
-use crate::{dead_letter::DeadLetters, metrics::Metrics, sites::SiteState, trace::BatchSpan};
+use crate::{dead_letter::DeadLetters, metrics::Metrics, room::Room, sites::SiteState, trace::BatchSpan};
 
 /// Not taken: come again after `after_ms`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,16 +50,23 @@ impl Tally {
     }
 }
 
+/// What settling needs besides the site; one for all receipts of a node.
+pub(crate) struct Desk {
+    pub(crate) dead_letters: DeadLetters,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) room: Room,
+}
+
 /// Goes with a batch into the log and back. Settled once: by the delivery report, by what refused it before, or, when
-/// it is dropped on the way, as not taken.
+/// it is dropped on the way, as not taken. Its bytes are held until it is dropped or [`Receipt::release`]d.
 pub(crate) struct Receipt {
     site: Arc<SiteState>,
-    dead_letters: DeadLetters,
-    metrics: Arc<Metrics>,
-    tally: Tally,
+    desk: Arc<Desk>,
+    accepted: u64,
+    /// Beside accepted events; most batches have nothing of it.
+    rest: Option<Box<Tally>>,
     received: Instant,
-    /// Its share of the bytes in flight.
-    bytes: Option<OwnedSemaphorePermit>,
+    bytes: usize,
     span: Option<BatchSpan>,
     tell: Option<oneshot::Sender<Outcome>>,
 }
@@ -70,19 +74,25 @@ pub(crate) struct Receipt {
 impl Receipt {
     pub(crate) fn new(
         site: Arc<SiteState>,
-        dead_letters: DeadLetters,
-        metrics: Arc<Metrics>,
+        desk: Arc<Desk>,
         tally: Tally,
     ) -> (Self, oneshot::Receiver<Outcome>) {
         let (tell, outcome) = oneshot::channel();
+        let accepted = tally.accepted;
+        let more = tally.evicted > 0 || !tally.refused.is_empty();
+        let rest = more.then(|| Box::new(Tally { accepted: 0, ..tally }));
         let received = Instant::now();
-        let receipt =
-            Self { site, dead_letters, metrics, tally, received, bytes: None, span: None, tell: Some(tell) };
+        let receipt = Self { site, desk, accepted, rest, received, bytes: 0, span: None, tell: Some(tell) };
         (receipt, outcome)
     }
 
-    pub(crate) fn hold(&mut self, bytes: OwnedSemaphorePermit) {
-        self.bytes = Some(bytes);
+    /// Whether there is room for the batch; if so, its bytes are held.
+    pub(crate) fn hold(&mut self, bytes: usize) -> bool {
+        let fits = self.desk.room.take(&self.site.bytes_in_flight, bytes);
+        if fits {
+            self.bytes += bytes;
+        }
+        fits
     }
 
     pub(crate) fn trace(&mut self, span: Option<BatchSpan>) {
@@ -94,29 +104,32 @@ impl Receipt {
         self.span.as_mut()
     }
 
-    pub(crate) fn settle(mut self, outcome: Outcome) {
-        self.settle_once(outcome);
+    /// The batch is not in memory any more.
+    pub(crate) fn release(&mut self) {
+        self.desk.room.give_back(&self.site.bytes_in_flight, std::mem::take(&mut self.bytes));
     }
 
-    fn settle_once(&mut self, outcome: Outcome) {
+    /// The first time counts.
+    pub(crate) fn settle(&mut self, outcome: Outcome, now: Instant) {
         let Some(tell) = self.tell.take() else { return };
-        let tally = std::mem::take(&mut self.tally);
+        let rest = self.rest.take().map(|rest| *rest).unwrap_or_default();
         let ledger = &self.site.ledger;
         match outcome {
             Ok(()) => {
-                ledger.accepted(tally.accepted);
-                for (reason, events) in &tally.refused {
+                ledger.accepted(self.accepted);
+                for (reason, events) in &rest.refused {
                     ledger.refused(*reason, *events);
                 }
-                if tally.evicted > 0 {
-                    ledger.evicted(tally.evicted);
+                if rest.evicted > 0 {
+                    ledger.evicted(rest.evicted);
                 }
-                for letter in tally.dead_letters {
-                    self.dead_letters.keep(self.site.key().as_str(), letter);
+                for letter in rest.dead_letters {
+                    self.desk.dead_letters.keep(self.site.key().as_str(), letter);
                 }
-                self.metrics.ack_seconds.record(self.received.elapsed().as_secs_f64(), &[]);
+                let waited = now.saturating_duration_since(self.received);
+                self.desk.metrics.ack_seconds.record(waited.as_secs_f64(), &[]);
             }
-            Err(retry) => ledger.retried(retry.reason, tally.events()),
+            Err(retry) => ledger.retried(retry.reason, self.accepted + rest.events()),
         }
         if let Some(span) = self.span.take() {
             span.end(&outcome);
@@ -128,7 +141,10 @@ impl Receipt {
 
 impl Drop for Receipt {
     fn drop(&mut self) {
-        self.settle_once(Err(Retry::jittered(RetryReason::Draining, 500)));
+        if self.tell.is_some() {
+            self.settle(Err(Retry::jittered(RetryReason::Draining, 500)), Instant::now());
+        }
+        self.release();
     }
 }
 
@@ -136,7 +152,8 @@ impl std::fmt::Debug for Receipt {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Receipt")
             .field("site", self.site.key())
-            .field("tally", &self.tally)
+            .field("accepted", &self.accepted)
+            .field("rest", &self.rest)
             .finish_non_exhaustive()
     }
 }

@@ -15,6 +15,7 @@ use crate::{
     enrich::agent::{Agent, Hints},
     fallback::{self, Query},
     intake::Sender,
+    log::Readiness,
     network::client_address,
     node::Node,
     peer::Peer,
@@ -100,8 +101,13 @@ pub(crate) fn routes(
     let health = warp::path!("healthz").and(warp::get()).map(|| plain(StatusCode::OK, "ok\n".to_owned()));
     let ready =
         warp::path!("readyz").and(warp::get()).and(with_node.clone()).map(|node: Arc<Node>| readiness(&node));
-    let metrics =
-        warp::path!("metrics").and(warp::get()).and(with_node.clone()).and(headers).and(peer).map(metrics);
+    let metrics = warp::path!("metrics")
+        .and(warp::get())
+        .and(with_node.clone())
+        .and(headers)
+        .and(peer)
+        .and(warp::ext::optional::<Operator>())
+        .map(metrics);
     let demo = warp::path("demo")
         .and(warp::path::full())
         .and(warp::path::tail())
@@ -249,9 +255,13 @@ async fn echo_socket(
     Ok(answer)
 }
 
+/// In the extensions of a request that came by the operator's own listener.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Operator;
+
 /// Site keys and numbers are for the operator's eyes.
-fn metrics(node: Arc<Node>, headers: HeaderMap, peer: Peer) -> Response {
-    if node.config.public_metrics || is_this_machine(peer.address.0, &headers) {
+fn metrics(node: Arc<Node>, headers: HeaderMap, peer: Peer, operator: Option<Operator>) -> Response {
+    if operator.is_some() || node.config.public_metrics || is_this_machine(peer.address.0, &headers) {
         plain(StatusCode::OK, (node.metrics_text)())
     } else {
         plain(
@@ -270,10 +280,14 @@ fn is_this_machine(peer: IpAddr, headers: &HeaderMap) -> bool {
 fn readiness(node: &Node) -> Response {
     if node.shutdown.is_cancelled() {
         plain(StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned())
-    } else if node.health.is_writable(now_ms()) {
-        plain(StatusCode::OK, "ready\n".to_owned())
     } else {
-        plain(StatusCode::SERVICE_UNAVAILABLE, "kafka does not take records\n".to_owned())
+        match node.health.readiness(now_ms()) {
+            Readiness::Ready => plain(StatusCode::OK, "ready\n".to_owned()),
+            Readiness::Spooling => plain(StatusCode::OK, "spooling\n".to_owned()),
+            Readiness::Unwritable => {
+                plain(StatusCode::SERVICE_UNAVAILABLE, "kafka does not take records\n".to_owned())
+            }
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
 use crate::{
-    batcher::Batcher,
+    batcher::{Batcher, Inbox},
     clock::now_ms,
     config::{Config, GeographyConfig},
     dead_letter::DeadLetters,
@@ -30,9 +30,13 @@ use crate::{
     log::Log,
     metrics::Metrics,
     node::Node,
+    receipt::Desk,
     reload::{self, Reload},
+    room::Room,
     seldom::Seldom,
+    shipper::Shipper,
     sites::Sites,
+    spool::Spool,
     tls::Certificate,
     trace::Sampling,
     visitor::VisitorKeys,
@@ -82,17 +86,24 @@ pub async fn run(
     let certificate = listeners.need_tls().then(|| Certificate::load(&parts.config.tls)).transpose()?;
     let acceptor = certificate.as_ref().map(Certificate::acceptor).transpose().map_err(Error::TlsSettings)?;
     let metrics = Arc::new(Metrics::new());
-    let log = match connect(&parts, &metrics, &shutdown).await {
+    let (log, spool) = match connect(&parts, &metrics, &shutdown).await {
         // Stopped before it began: nothing was taken, nothing is left to do.
         Err(_) if shutdown.is_cancelled() => return Ok(()),
         connected => connected?,
     };
     let geography = open_geography(&parts.config.geography).await?;
-    let (batcher, packer) = Batcher::new(&parts.config.batcher, Arc::clone(&log), Arc::clone(&metrics));
     let (dead_letters, letters) =
         DeadLetters::new(&parts.sites, parts.config.limits.dead_letters_per_site, Arc::clone(&metrics));
     let sites = Sites::new(parts.sites);
     metrics.observe(&sites);
+    let desk = Desk {
+        dead_letters: dead_letters.clone(),
+        metrics: Arc::clone(&metrics),
+        room: Room::new(parts.config.batcher.in_flight_bytes as usize),
+    };
+    let (batcher, inbox) = Batcher::new(Arc::new(desk), log.partitions());
+    let shipper =
+        Shipper::new(&parts.config, Arc::clone(&inbox), Arc::clone(&log), spool, Arc::clone(&metrics));
     let node = Arc::new(Node {
         name: parts.node,
         sites,
@@ -124,7 +135,7 @@ pub async fn run(
         let every = Duration::from_millis(node.config.geography.check_ms);
         node.tasks.spawn(watch_geography(geography, every, node.shutdown.clone()));
     }
-    let packing = tokio::spawn(packer.run());
+    let shipping = spawn_blocking(move || shipper.run());
     let writing = tokio::spawn(write_dead_letters(letters, Arc::clone(&log)));
     let reporting = tokio::spawn(report(Arc::clone(&node), Arc::clone(&log)));
     let probing = tokio::spawn(probe(Arc::clone(&node), Arc::clone(&log)));
@@ -132,7 +143,7 @@ pub async fn run(
     let served = listener::serve(listeners, acceptor, Arc::clone(&node)).await.map_err(Error::Listener);
     node.shutdown.cancel();
 
-    drain(node, packing, writing, reporting, Arc::clone(&log)).await;
+    drain(node, &inbox, shipping, writing, reporting, log).await;
     turning.abort();
     served.and(probing.await.unwrap_or(Ok(())))
 }
@@ -141,11 +152,18 @@ async fn connect(
     parts: &Parts,
     metrics: &Arc<Metrics>,
     shutdown: &CancellationToken,
-) -> Result<Arc<Log>, Error> {
-    let (kafka, config) = (parts.kafka.clone(), parts.config.batcher.clone());
+) -> Result<(Arc<Log>, Option<Spool>), Error> {
+    let (kafka, config) = (parts.kafka.clone(), parts.config.clone());
     let (metrics, shutdown) = (Arc::clone(metrics), shutdown.clone());
-    let log = spawn_blocking(move || Log::connect(&kafka, &config, metrics, &shutdown));
-    Ok(Arc::new(log.await.expect("connecting does not panic and is not aborted")?))
+    let connected = spawn_blocking(move || {
+        let log = Log::connect(&kafka, &config.batcher, metrics, &shutdown)?;
+        let spool = Spool::open(&config.spool, log.partitions()).map_err(|source| {
+            let path = config.spool.path.unwrap_or_default();
+            Error::Spool { path, source }
+        })?;
+        Ok((Arc::new(log), spool))
+    });
+    connected.await.expect("connecting does not panic and is not aborted")
 }
 
 async fn open_geography(config: &GeographyConfig) -> Result<Arc<Geography>, Error> {
@@ -172,10 +190,11 @@ async fn watch_geography(geography: Arc<Geography>, every: Duration, shutdown: C
     }
 }
 
-/// In the order of the flow, each step with its deadline: sockets, batcher, dead letters, log.
+/// In the order of the flow, each step with its deadline: sockets, shipper, dead letters, log.
 async fn drain(
     node: Arc<Node>,
-    packing: JoinHandle<()>,
+    inbox: &Inbox,
+    shipping: JoinHandle<()>,
     writing: JoinHandle<()>,
     mut reporting: JoinHandle<()>,
     log: Arc<Log>,
@@ -189,14 +208,12 @@ async fn drain(
     if timeout(Duration::from_secs(1), &mut reporting).await.is_err() {
         reporting.abort();
     }
-    let tasks = node.tasks.clone();
     drop(node);
-    // With the last way in gone, the packer sends what it holds and ends. A cut connection may still hold one.
-    if tasks.is_empty() && timeout(grace, packing).await.is_err() {
-        warn!("the batcher did not end in time");
+    // It gives up by itself at the grace period; two seconds more for what comes back then.
+    inbox.close();
+    if timeout(grace + Duration::from_secs(2), shipping).await.is_err() {
+        warn!("the log's thread did not end in time");
     }
-    let closing = Arc::clone(&log);
-    let _ = spawn_blocking(move || closing.close(grace)).await;
     // Refusals that were settled by the last deliveries have been told by now.
     let _ = timeout(Duration::from_secs(1), writing).await;
     let _ = spawn_blocking(move || log.close(Duration::from_secs(1))).await;
@@ -252,7 +269,7 @@ async fn report(node: Arc<Node>, log: Arc<Log>) {
 /// Looks after Kafka; when the producer is dead for good, the node drains and ends with the reason.
 async fn probe(node: Arc<Node>, log: Arc<Log>) -> Result<(), Error> {
     let shutdown = node.shutdown.clone();
-    // The batcher ends with the last node handle: this task must not keep one.
+    // Dead letters are written until the last node handle is gone: this task must not keep one.
     drop(node);
     let mut ticks = interval(PROBE);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::IpAddr,
+    ops::Range,
     sync::Arc,
     time::Duration,
 };
@@ -13,13 +14,12 @@ use footfall_schemas::{
     refusal::RetryReason,
     server::{EventResult, EventsAnswer, MAX_KEY_BYTES, MAX_SKEW_MS},
     time::{RESEND_WINDOW_MS, SECOND_MS},
-    tracker::{MAX_BATCH_EVENTS, PageContext},
+    tracker::{MAX_BATCH_BYTES, MAX_BATCH_EVENTS, PageContext},
 };
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::oneshot;
-use tracing::{Instrument as _, info_span};
+use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     batcher::Contribution,
@@ -31,8 +31,8 @@ use crate::{
         steps::{Did, StepTally},
     },
     intake::limited,
-    limits::SenderLimits,
     node::Node,
+    rates::Over,
     receipt::{Outcome, Retry, Tally},
     sites::SiteState,
     validate::{self, Rejected},
@@ -67,49 +67,40 @@ impl Node {
         address: IpAddr,
         events: &[Box<RawValue>],
     ) -> EventsAnswer {
-        let key = site.key().as_str();
-        let span = info_span!("server_batch", site = key, events = events.len());
-        async {
-            let count = events.len() as u64;
-            site.ledger.received(count);
-            let limits = self.limits.sender(address);
-            let mut results: Vec<Option<EventResult>> = vec![None; events.len()];
-            let mut groups = Vec::new();
-            // In parts as large as a tracker's batch: limits are made for those.
-            for (part, chunk) in events.chunks(MAX_BATCH_EVENTS).enumerate() {
-                let places = part * MAX_BATCH_EVENTS..;
-                groups.extend(self.take_part(site, &limits, places.zip(chunk), &mut results));
-            }
-            for Group { events, outcome } in groups {
-                let lost = Err(Retry { reason: RetryReason::Draining, after_ms: 1_000 });
-                let outcome = outcome.await.unwrap_or(lost);
-                for (place, id) in events {
-                    results[place] = Some(result(id, outcome));
-                }
-            }
-            let results = results.into_iter().map(|result| result.expect("each event has a fate")).collect();
-            EventsAnswer { results }
+        site.ledger.received(events.len() as u64);
+        let mut results: Vec<Option<EventResult>> = vec![None; events.len()];
+        let mut groups = Vec::new();
+        for part in parts(events) {
+            let bytes = events[part.clone()].iter().map(|event| event.get().len()).sum();
+            let sender = self.limits.sender(address);
+            let charged = self.limits.charge(&sender, &site.limits, part.len(), bytes);
+            groups.extend(self.take_part(site, charged.err(), events, part, &mut results));
         }
-        .instrument(span)
-        .await
+        for Group { events, outcome } in groups {
+            let lost = Err(Retry { reason: RetryReason::Draining, after_ms: 1_000 });
+            let outcome = outcome.await.unwrap_or(lost);
+            for (place, id) in events {
+                results[place] = Some(result(id, outcome));
+            }
+        }
+        let results = results.into_iter().map(|result| result.expect("each event has a fate")).collect();
+        EventsAnswer { results }
     }
 
     /// Sorts good events from bad ones; the good ones are on their way, by partition.
-    fn take_part<'a>(
+    fn take_part(
         &self,
         site: &Arc<SiteState>,
-        limits: &SenderLimits,
-        events: impl Iterator<Item = (usize, &'a Box<RawValue>)>,
+        over: Option<Over>,
+        events: &[Box<RawValue>],
+        part: Range<usize>,
         results: &mut [Option<EventResult>],
     ) -> Vec<Group> {
         let received_at = now_ms();
-        let events: Vec<_> = events.collect();
-        let bytes = events.iter().map(|(_, event)| event.get().len()).sum();
-        let over = self.limits.charge(limits, &site.limits, events.len(), bytes).err();
         let mut refusals = Tally::default();
         let mut by_partition: HashMap<i32, Vec<(usize, Line)>> = HashMap::new();
-        for (place, raw) in events {
-            let json = raw.get();
+        for place in part {
+            let json = events[place].get();
             let fields = serde_json::from_str::<Fields>(json).unwrap_or_default();
             let id = event_id(site.key(), &fields);
             match self.line(site, id.clone(), json, &fields, received_at) {
@@ -126,7 +117,7 @@ impl Node {
             }
         }
         if !refusals.refused.is_empty() {
-            self.receipt(site, refusals).0.settle(Ok(()));
+            self.batcher.receipt(site, refusals).0.settle(Ok(()), Instant::now());
         }
         by_partition
             .into_iter()
@@ -142,10 +133,10 @@ impl Node {
         over: Option<Duration>,
     ) -> Group {
         let tally = Tally { accepted: events.len() as u64, ..Tally::default() };
-        let (receipt, outcome) = self.receipt(site, tally);
+        let (mut receipt, outcome) = self.batcher.receipt(site, tally);
         let places = events.iter().map(|(place, line)| (*place, line.id)).collect();
         match over {
-            Some(wait) => receipt.settle(Err(limited(wait))),
+            Some(wait) => receipt.settle(Err(limited(wait)), Instant::now()),
             None => {
                 let lines = events.iter().flat_map(|(_, line)| &line.json).copied().collect();
                 let events = events.len();
@@ -220,6 +211,23 @@ fn address_of(fields: &Fields<'_>) -> Result<Option<IpAddr>, Rejected> {
         reason: RejectReason::BadField,
         detail: "ip: no address; send an IPv4 or IPv6 address without port".to_owned(),
     })
+}
+
+/// Parts no larger than a tracker's batch: limits are made for those.
+fn parts(events: &[Box<RawValue>]) -> Vec<Range<usize>> {
+    let mut parts: Vec<Range<usize>> = Vec::new();
+    let mut bytes = 0;
+    for (place, event) in events.iter().enumerate() {
+        bytes += event.get().len();
+        match parts.last_mut() {
+            Some(part) if part.len() < MAX_BATCH_EVENTS && bytes <= MAX_BATCH_BYTES => part.end += 1,
+            _ => {
+                bytes = event.get().len();
+                parts.push(place..place + 1);
+            }
+        }
+    }
+    parts
 }
 
 fn result(id: EventId, outcome: Outcome) -> EventResult {
@@ -335,6 +343,20 @@ mod tests {
         #[case] refused: Option<RejectReason>,
     ) {
         assert_eq!(check_time(at, NOW).err().map(|rejected| rejected.reason), refused);
+    }
+
+    #[rstest]
+    #[case::few(&[10, 10], &[0..2])]
+    #[case::many(&[1; 600], &[0..256, 256..512, 512..600])]
+    #[case::large(&[40_000, 40_000, 20_000, 70_000, 5], &[0..1, 1..3, 3..4, 4..5])]
+    #[case::none(&[], &[])]
+    fn a_request_is_taken_in_parts_as_large_as_a_batch(
+        #[case] sizes: &[usize],
+        #[case] expected: &[Range<usize>],
+    ) {
+        let event = |size: &usize| RawValue::from_string("1".repeat(*size)).unwrap();
+        let events: Vec<_> = sizes.iter().map(event).collect();
+        assert_eq!(parts(&events), expected);
     }
 
     fn id(json: &str) -> Result<EventId, Rejected> {

@@ -2,19 +2,31 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU32},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, AtomicUsize},
+    },
 };
 
 use footfall_schemas::{SiteId, presence::PresenceReport, site::Site};
 use tokio::time::Instant;
 
-use crate::{ledger::Ledger, limits::SiteLimits, presence::Presence};
+use crate::{
+    excess::{Excess, Share},
+    ledger::Ledger,
+    limits::SiteLimits,
+    presence::Presence,
+};
 
 #[derive(Debug)]
 pub(crate) struct SiteState {
     pub(crate) site: Site,
     pub(crate) limits: SiteLimits,
+    /// Locked only when the site is over its rate.
+    excess: Mutex<Excess>,
     presence: Mutex<Presence>,
+    /// Accepted and not yet in the log: its part of the [`Room`](crate::room::Room).
+    pub(crate) bytes_in_flight: AtomicUsize,
     pub(crate) ledger: Ledger,
     /// Visitors connected, as last reported.
     pub(crate) online: AtomicU32,
@@ -53,7 +65,9 @@ impl SiteState {
         Self {
             site,
             limits: SiteLimits::default(),
+            excess: Mutex::default(),
             presence: Mutex::default(),
+            bytes_in_flight: AtomicUsize::new(0),
             ledger: Ledger::default(),
             online: AtomicU32::default(),
         }
@@ -75,6 +89,11 @@ impl SiteState {
             pages: census.pages,
             ledger: self.ledger.read(),
         }
+    }
+
+    /// The site is over its rate: what to tell who sends, if it has been for a while.
+    pub(crate) fn exceeded(&self) -> Option<Share> {
+        self.excess.lock().unwrap_or_else(PoisonError::into_inner).exceeded(Instant::now())
     }
 
     /// A std Mutex: no await happens while it is held. Every change under it is whole, so a poisoned one is sound.

@@ -175,6 +175,12 @@ async fn an_operators_listener_serves_metrics_and_health_and_nothing_else() {
         eventually(path, async || http(edge.addresses[1], "GET", path, &[], b"").await.status == expected)
             .await;
     }
+    let forwarded = [("x-forwarded-for", "203.0.113.7")];
+    let answers = [(edge.addresses[0], 403), (edge.addresses[1], 200)];
+    for (address, expected) in answers {
+        let answer = http(address, "GET", "/metrics", &forwarded, b"").await;
+        assert_eq!(answer.status, expected, "whoever reaches the operator's listener may look");
+    }
     edge.ingest.stop().await;
 }
 

@@ -78,3 +78,82 @@ async fn what_does_not_fit_is_refused_before_the_ack_and_only_acked_events_are_i
     assert_eq!(report.ledger.retried, overloaded * 90);
     ingest.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_site_that_floods_a_slow_log_does_not_keep_another_out() {
+    let kafka = Kafka::start();
+    let ingest = Ingest::start_with(&kafka, |config| config.batcher.in_flight_bytes = 1024 * 1024).await;
+    assert_eq!(ingest.post("/e?k=shop", &batch(stream(999), 1, &[view("/")])).await.status, 200);
+    kafka.cluster.broker_round_trip_time(-1, Duration::from_millis(300)).unwrap();
+    let flooding = tokio_util::sync::CancellationToken::new();
+    let title = "x".repeat(500);
+    let page = json!({"k": "view", "at": 0, "u": "https://shop.example/", "t": title});
+    let flood: Vec<_> = (0..24)
+        .map(|n| {
+            let (address, until, body) =
+                (ingest.address, flooding.clone(), batch(stream(n), 1, &vec![page.clone(); 90]));
+            tokio::spawn(async move {
+                let mut refused = 0;
+                while !until.is_cancelled() {
+                    let answer = http(address, "POST", "/e?k=shop", &[], body.to_string().as_bytes()).await;
+                    refused += usize::from(answer.status == 503);
+                }
+                refused
+            })
+        })
+        .collect();
+    let mut slowest = Duration::ZERO;
+    for n in 100..115 {
+        let sent = std::time::Instant::now();
+        let answer = ingest.post("/e?k=blog", &batch(stream(n), 1, &vec![view("/"); 20])).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        slowest = slowest.max(sent.elapsed());
+    }
+    flooding.cancel();
+    let mut refused = 0;
+    for task in flood {
+        refused += task.await.unwrap();
+    }
+    kafka.cluster.broker_round_trip_time(-1, Duration::ZERO).unwrap();
+    assert!(refused > 20, "the flood met its bound {refused} times");
+    assert!(slowest < Duration::from_secs(5), "{slowest:?}");
+    let report = kafka
+        .report("node-1", |report| report.site.as_str() == "blog" && report.ledger.accepted == 300)
+        .await;
+    assert_eq!(report.ledger.retried, 0);
+    ingest.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_site_over_its_rate_for_seconds_asks_for_less_and_stores_what_it_acked() {
+    let kafka = Kafka::start();
+    let ingest = Ingest::start_with(&kafka, |config| {
+        config.limits.events_per_site = footfall_ingest::config::Rate::new(1, 256);
+        config.limits.flood_strikes = 1_000_000;
+    })
+    .await;
+    let mut tracker = ingest.tracker().await;
+    let full: Vec<_> = (0..256).map(|_| view("/")).collect();
+    let begin = std::time::Instant::now();
+    let (mut acked, mut sampled) = (0, None);
+    while sampled.is_none() {
+        assert!(begin.elapsed() < PATIENCE, "no word of it");
+        tracker.send(&batch(stream(1), 1 + acked, &full)).await;
+        loop {
+            match tracker.next().await {
+                ServerFrame::Ack(ack) => acked = ack.upto,
+                ServerFrame::Nack(_) => {}
+                ServerFrame::Sample { drop_percent, .. } => sampled = Some(drop_percent),
+                ServerFrame::Slow { .. } => continue,
+                other => panic!("{other:?}"),
+            }
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!((sampled, acked), (Some(50), 256));
+    assert!(begin.elapsed() >= Duration::from_secs(3), "a moment is what the burst is for");
+    kafka.events(256).await;
+    drop(tracker);
+    ingest.stop().await;
+}

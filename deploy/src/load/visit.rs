@@ -300,7 +300,7 @@ impl Visit {
                 ServerFrame::Slow { linger_ms } => {
                     hold_until = Some(Instant::now() + Duration::from_millis(linger_ms.into()));
                 }
-                // Events are issued as planned, whatever the site could do without.
+                // What a visit sends is planned: nothing is left out.
                 ServerFrame::Sample { .. } => {}
                 ServerFrame::Stop { reason, .. } => bail!("told to stop: {}", reason.as_str()),
                 ServerFrame::Error { reason, detail } => bail!("refused: {}: {detail}", reason.as_str()),

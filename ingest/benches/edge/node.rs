@@ -140,7 +140,7 @@ impl Node {
 
     pub fn wait_for_sockets(&self, count: u32) {
         wait_until(&format!("the node has {count} sockets"), || {
-            self.metric("footfall_ingest_sockets") as u32 == count
+            self.metric("footfall_ingest_socket_count") as u32 == count
         });
     }
 }

@@ -9,7 +9,9 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &str| {
     let mut lines = input.splitn(3, '\n');
-    let (Some(peer), Some(networks), Some(header)) = (lines.next(), lines.next(), lines.next()) else { return };
+    let (Some(peer), Some(networks), Some(header)) = (lines.next(), lines.next(), lines.next()) else {
+        return;
+    };
     let Ok(peer) = peer.parse::<IpAddr>() else { return };
     let trusted: Vec<Network> = networks.split(' ').filter_map(|text| Network::try_from(text).ok()).collect();
     let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));

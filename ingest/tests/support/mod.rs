@@ -8,7 +8,7 @@ use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use footfall_ingest::{Config, Error, Parts};
 use footfall_schemas::{
-    EventRecord, StreamId,
+    EventId, EventRecord, StreamId,
     connect::KafkaSettings,
     presence::PresenceReport,
     record::{DeadLetter, parse_lines},
@@ -22,6 +22,7 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer as _},
     mocking::MockCluster,
     producer::DefaultProducerContext,
+    types::{RDKafkaApiKey, RDKafkaRespErr},
 };
 use serde_json::{Value, json};
 use tokio::{
@@ -54,8 +55,12 @@ pub struct Kafka {
 
 impl Kafka {
     pub fn start() -> Self {
-        let cluster = MockCluster::new(1).unwrap();
-        cluster.create_topic(topics::EVENTS, PARTITIONS, 1).unwrap();
+        Self::of_brokers(1)
+    }
+
+    pub fn of_brokers(brokers: i32) -> Self {
+        let cluster = MockCluster::new(brokers).unwrap();
+        cluster.create_topic(topics::EVENTS, PARTITIONS, brokers).unwrap();
         cluster.create_topic(topics::DEAD_LETTERS, 1, 1).unwrap();
         cluster.create_topic(topics::PRESENCE, 1, 1).unwrap();
         Self { cluster }
@@ -66,6 +71,19 @@ impl Kafka {
             brokers: self.cluster.bootstrap_servers(),
             properties: HashMap::new().into_iter().collect(),
         }
+    }
+
+    /// As many produce requests fail in this way.
+    pub fn fail_produce(&self, error: RDKafkaRespErr, requests: usize) {
+        self.cluster.request_errors(RDKafkaApiKey::Produce, &vec![error; requests]);
+    }
+
+    /// The ids of the events that are there, in the order of each partition, with copies.
+    pub async fn ids_until(&self, enough: impl Fn(&[EventId]) -> bool + Send + 'static) -> Vec<EventId> {
+        let parse = |_, value: &[u8]| -> Vec<_> {
+            parse_lines(value).map(|(_, line)| line.unwrap().event_id).collect()
+        };
+        self.read_until(topics::EVENTS, parse, enough).await
     }
 
     fn reader(&self, topic: &str) -> BaseConsumer {
@@ -189,13 +207,17 @@ impl Ingest {
     }
 
     pub async fn start_as(name: &str, kafka: &Kafka, config: Config) -> Self {
+        Self::start_on(kafka.settings(), name, config).await
+    }
+
+    pub async fn start_on(kafka: KafkaSettings, name: &str, config: Config) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
         let parts = Parts {
             config,
             sites: sites(),
-            kafka: kafka.settings(),
+            kafka,
             secret: [7; 32],
             node: name.to_owned(),
             metrics_text: Arc::new(|| "metrics\n".to_owned()),
@@ -237,16 +259,20 @@ pub struct Tracker {
 
 impl Tracker {
     pub async fn connect(address: SocketAddr, path: &str, headers: &[(&'static str, &str)]) -> Self {
-        match dial(address, path, headers).await {
-            (socket, ServerFrame::Welcome(welcome)) => Self { socket, welcome },
-            (_, other) => panic!("no welcome but {other:?}"),
+        let mut request = format!("ws://{address}{path}").into_client_request().unwrap();
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().unwrap());
         }
+        Self::upgrade(TcpStream::connect(address).await.unwrap(), request).await
     }
 
     /// On a connection that has begun already.
     pub async fn over(stream: TcpStream, path: &str) -> Self {
-        let request = format!("ws://localhost{path}").into_client_request().unwrap();
-        match upgrade(stream, request).await {
+        Self::upgrade(stream, format!("ws://localhost{path}").into_client_request().unwrap()).await
+    }
+
+    async fn upgrade(stream: TcpStream, request: Request) -> Self {
+        match dial(stream, request).await {
             (socket, ServerFrame::Welcome(welcome)) => Self { socket, welcome },
             (_, other) => panic!("no welcome but {other:?}"),
         }
@@ -311,18 +337,11 @@ pub async fn close_code(socket: &mut Socket) -> u16 {
 
 /// A socket and the first frame that the node sends on it.
 pub async fn first_word(address: SocketAddr, path: &str) -> (Socket, ServerFrame) {
-    dial(address, path, &[]).await
+    let request = format!("ws://{address}{path}").into_client_request().unwrap();
+    dial(TcpStream::connect(address).await.unwrap(), request).await
 }
 
-async fn dial(address: SocketAddr, path: &str, headers: &[(&'static str, &str)]) -> (Socket, ServerFrame) {
-    let mut request = format!("ws://{address}{path}").into_client_request().unwrap();
-    for (name, value) in headers {
-        request.headers_mut().insert(*name, value.parse().unwrap());
-    }
-    upgrade(TcpStream::connect(address).await.unwrap(), request).await
-}
-
-async fn upgrade(stream: TcpStream, request: Request) -> (Socket, ServerFrame) {
+async fn dial(stream: TcpStream, request: Request) -> (Socket, ServerFrame) {
     let (mut socket, _) = timeout(PATIENCE, client_async(request, stream)).await.unwrap().unwrap();
     let first = frame(&mut socket).await;
     (socket, first)

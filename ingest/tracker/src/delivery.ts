@@ -199,12 +199,11 @@ export function createDelivery(outbox: Outbox, { stream, endpoint, query, ctx, n
       linger = frame.linger_ms;
     } else if (frame.t === "bye") {
       hint = frame.retry_ms;
-      // eslint-disable-next-line @typescript-eslint/no-unnecessary-condition -- a newer node may send other frames
+    } else if (frame.t === "stop" || (frame.t === "error" && (frame.reason === "unknown_site" || frame.reason === "origin_denied"))) {
+      outbox.shut();
+      stop();
     } else if (frame.t === "error") {
-      if (frame.reason === "unknown_site" || frame.reason === "origin_denied") {
-        outbox.shut();
-        stop();
-      } else if (!live) {
+      if (!live) {
         down(0);
       } else {
         fault();

@@ -58,12 +58,22 @@ export interface Here {
   visible: boolean;
 }
 
+/** What the site asks of its trackers; what is at its default is absent. */
+export interface Settings {
+  respect_dnt?: boolean;
+  hash_routes?: boolean;
+  query_params?: string[];
+  ignore_paths?: string[];
+  mask_paths?: string[];
+}
+
 export interface Welcome {
   t: "welcome";
   token: string;
   node: string;
   now: number;
   limits: { batch_events: number; batch_bytes: number; idle_ms: number };
+  settings?: Settings;
 }
 
 /** Events `first..=upto` are settled: stored, or refused for good and listed. */
@@ -75,6 +85,8 @@ export interface Ack {
   refused?: { seq: number; reason: string; detail: string }[];
   /** HTTP only. */
   token?: string;
+  /** HTTP only, in the answer to an empty batch. */
+  settings?: Settings;
 }
 
 /** Nothing of `first..=upto` is settled: send it again after `retry_ms`. */
@@ -92,6 +104,21 @@ export interface Slow {
   linger_ms: number;
 }
 
+/** The site is over its rate: for so long, drop this share of these kinds before they are numbered. */
+export interface Sample {
+  t: "sample";
+  drop_percent: number;
+  kinds: TrackerEvent["k"][];
+  for_ms: number;
+}
+
+/** Nothing is taken: forget what is held and stay away for so long. */
+export interface Stop {
+  t: "stop";
+  reason: string;
+  for_ms: number;
+}
+
 export interface Refused {
   t: "error";
   reason: string;
@@ -103,7 +130,7 @@ export interface Bye {
   retry_ms: number;
 }
 
-export type ServerFrame = Welcome | Ack | Nack | Slow | Refused | Bye;
+export type ServerFrame = Welcome | Ack | Nack | Slow | Sample | Stop | Refused | Bye;
 
 /** `events` are JSON already: an event is written once, when it happens. An empty `token` and no `evicted` are left out. */
 export function batchFrame(

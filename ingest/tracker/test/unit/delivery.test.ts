@@ -506,6 +506,18 @@ for (const reason of ["unknown_site", "origin_denied"] as const) {
   });
 }
 
+test("told to stop, it drops what it holds and does not come back", () => {
+  issue(2);
+  delivery.open();
+  last().welcome();
+  last().says({ t: "stop", reason: "site_disabled", for_ms: 3_600_000 });
+  issue();
+  pass(3_600_000);
+  delivery.retry();
+  assert.deepEqual([Socket.all.length, last().closed, last().batches().length], [1, true, 1]);
+  assert.deepEqual([outbox.counts.refused, delivery.state()], [3, "stopped"]);
+});
+
 test("frames of a newer node are ignored", () => {
   issue();
   delivery.open();
