@@ -97,7 +97,8 @@ impl Steps {
             .with_callback(move |observer| {
                 for (did, total) in Did::ALL.iter().zip(&steps.0) {
                     let (step, outcome) = did.labels();
-                    let attributes = [KeyValue::new("step", step), KeyValue::new("outcome", outcome)];
+                    let attributes =
+                        [KeyValue::new("footfall.step", step), KeyValue::new("footfall.outcome", outcome)];
                     observer.observe(total.load(Ordering::Relaxed), &attributes);
                 }
             })

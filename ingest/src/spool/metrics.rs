@@ -17,10 +17,14 @@ pub(super) struct SpoolMetrics {
 impl SpoolMetrics {
     pub(super) fn new() -> Self {
         let meter = opentelemetry::global::meter("footfall.ingest");
-        let records = |name, description| {
-            meter.u64_counter(name).with_unit("{record}").with_description(description).build()
+        let counter = |name, unit, description| {
+            let counter = meter.u64_counter(name).with_unit(unit).with_description(description).build();
+            // Told from the start: a rate that begins with the first failure would miss it.
+            counter.add(0, &[]);
+            counter
         };
-        Self {
+        let records = |name, description| counter(name, "{record}", description);
+        let spool = Self {
             bytes: meter
                 .u64_gauge("footfall.ingest.spool.size")
                 .with_unit("By")
@@ -42,16 +46,20 @@ impl SpoolMetrics {
                 "footfall.ingest.spool.refused",
                 "Records that found no room, or a disk that failed: their batches were told to come again",
             ),
-            torn: meter
-                .u64_counter("footfall.ingest.spool.torn")
-                .with_description("Segments whose unfinished last write was cut off at start")
-                .build(),
-            bad: meter
-                .u64_counter("footfall.ingest.spool.bad")
-                .with_description(
-                    "Damaged places, and records that Kafka refuses: their segments are kept as .bad",
-                )
-                .build(),
-        }
+            torn: counter(
+                "footfall.ingest.spool.torn",
+                "{segment}",
+                "Segments whose unfinished last write was cut off at start",
+            ),
+            bad: counter(
+                "footfall.ingest.spool.bad",
+                "{place}",
+                "Damaged places, and records that Kafka refuses: their segments are kept as .bad",
+            ),
+        };
+        spool.bytes.record(0, &[]);
+        spool.frames.record(0, &[]);
+        spool.oldest.record(0.0, &[]);
+        spool
     }
 }
