@@ -147,7 +147,7 @@ impl Telemetry {
         let meters = meters.build();
         opentelemetry::global::set_meter_provider(meters.clone());
 
-        let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+        let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
         let lines = match settings.log_format {
             LogFormat::Text => lines.with_target(false).boxed(),
             LogFormat::Json => lines.json().boxed(),

@@ -52,6 +52,7 @@ struct Ingest {
 
 impl Ingest {
     /// `settings` go below the common ones; `wrapper` is put in front of the command.
+    #[expect(clippy::too_many_arguments, reason = "the tests vary each of them")]
     fn start(
         dir: &Path,
         kafka: &Kafka,

@@ -60,7 +60,7 @@ async fn answer<B: Buf>(
     };
     let site = match admit(node, &query.k, origin_of(headers), payload) {
         Ok(site) => site,
-        Err(reply) => return reply,
+        Err(reply) => return *reply,
     };
     match text {
         Ok(text) => take(node, site, query.t, headers, address, &text).await,
@@ -81,23 +81,23 @@ pub(crate) fn admit<'a>(
     key: &str,
     origin: Option<&str>,
     payload: &[u8],
-) -> Result<&'a Arc<SiteState>, Reply> {
+) -> Result<&'a Arc<SiteState>, Box<Reply>> {
     let Some(site) = node.sites.get(key) else {
         let fault = unknown_site(key);
         node.metrics.denied(fault.reason.as_str());
         node.refuse_stranger(key, &fault, payload);
-        return Err((&fault).into());
+        return Err(Box::new((&fault).into()));
     };
     if let Some(origin) = origin.filter(|origin| !site.site.allows(origin)) {
         let fault = origin_denied(origin);
         node.metrics.denied(fault.reason.as_str());
-        return Err(refuse(node, site, &fault, 1, payload));
+        return Err(Box::new(refuse(node, site, &fault, 1, payload)));
     }
     if !site.site.enabled {
         let fault = Fault::new(RejectReason::SiteDisabled, "site: switched off; send nothing more");
         node.metrics.denied(fault.reason.as_str());
         node.refuse_whole(site, &fault, 1, payload);
-        return Err(ServerFrame::site_disabled().into());
+        return Err(Box::new(ServerFrame::site_disabled().into()));
     }
     Ok(site)
 }

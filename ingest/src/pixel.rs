@@ -90,7 +90,7 @@ async fn answer(node: &Node, query: &str, headers: &HeaderMap, address: IpAddr) 
     let origin = origin_of(headers).or(page_origin.as_deref());
     let site = match admit(node, &parsed.site, origin, query.as_bytes()) {
         Ok(site) => site,
-        Err(reply) => return reply,
+        Err(reply) => return *reply,
     };
     let token = parsed.token.clone();
     let text = match &parsed.batch {

@@ -365,7 +365,7 @@ impl Spool {
         match segment.retire() {
             Ok(bytes) => self.bytes -= bytes,
             Err(error) => {
-                warn!(%error, segment = %path.display(), "a spool segment stays; its records will be sent again")
+                warn!(%error, segment = %path.display(), "a spool segment stays; its records will be sent again");
             }
         }
     }
