@@ -123,7 +123,7 @@ fn event(number: usize) -> TrackerEvent {
     };
     event.p.insert("plan".into(), PropValue::Text(["free", "team"][number % 2].into()));
     event.p.insert("cart".into(), PropValue::Number((number % 9).into()));
-    event.p.insert("stock".into(), PropValue::Bool(number % 3 == 0));
+    event.p.insert("stock".into(), PropValue::Bool(number.is_multiple_of(3)));
     event.p.insert("experiment".into(), PropValue::Text("pricing-b".into()));
     event
 }
