@@ -1,4 +1,5 @@
 //! The HTTP way: the same intake, the same acks; and what else the listener serves.
+#![allow(clippy::unwrap_used)] // a test may panic
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! What an idle connection costs, and that nothing of it stays. Alone in its process: the allocator counts everything.
+#![allow(clippy::unwrap_used)] // a test may panic
 
 mod support;
 

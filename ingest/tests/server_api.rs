@@ -1,4 +1,5 @@
 //! What a site's own servers send: signed, each event with its id and its answer.
+#![allow(clippy::unwrap_used)] // a test may panic
 
 mod support;
 
