@@ -134,7 +134,7 @@ impl Command {
         match self {
             Self::Standalone(args) => {
                 let settings = args.settings()?;
-                let telemetry = install_telemetry(&settings, "standalone")?;
+                let telemetry = install_telemetry(&settings, "standalone", None)?;
                 raise_limit(settings.ingest.limits.connections);
                 let stop = stop_on_signal()?;
                 let reloader = Reloader::new(args.config.as_deref(), &settings)?;
@@ -183,15 +183,19 @@ impl Command {
     }
 }
 
-fn install_telemetry(settings: &Settings, role: &'static str) -> anyhow::Result<Telemetry> {
-    let telemetry = Telemetry::install(&settings.telemetry, role, roles::node_name(settings))?;
+fn install_telemetry(
+    settings: &Settings,
+    role: &'static str,
+    worker: Option<u16>,
+) -> anyhow::Result<Telemetry> {
+    let telemetry = Telemetry::install(&settings.telemetry, role, roles::node_name(settings, worker))?;
     process::observe();
     Ok(telemetry)
 }
 
 async fn run_role(config: &Path, name: &'static str, worker: Option<u16>) -> anyhow::Result<bool> {
     let settings = Settings::load(Some(config))?;
-    let telemetry = install_telemetry(&settings, name)?;
+    let telemetry = install_telemetry(&settings, name, worker)?;
     if name == "ingest" {
         raise_limit(settings.ingest.limits.connections);
     }
@@ -209,7 +213,7 @@ async fn run_role(config: &Path, name: &'static str, worker: Option<u16>) -> any
 /// The process that the workers of `--workers` belong to.
 async fn run_workers(config: &Path, workers: u16) -> anyhow::Result<bool> {
     let settings = Settings::load(Some(config))?;
-    let telemetry = install_telemetry(&settings, "ingest")?;
+    let telemetry = install_telemetry(&settings, "ingest", None)?;
     let _reserved = roles::reserve_ingest(&settings, workers)?;
     let program = std::env::current_exe().context("this program's own path")?;
     let command = |worker: u16| {

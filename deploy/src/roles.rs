@@ -33,7 +33,6 @@ pub struct Shared<'a> {
 
 /// The ingest role on bound sockets.
 pub fn ingest(shared: &Shared<'_>, listeners: Vec<Listener>, reload: Reload) -> Role {
-    let name = node_name(shared.settings);
     let mut config = shared.settings.ingest.clone();
     config.spool.path.get_or_insert_with(|| shared.settings.data_dir.join("spool"));
     let parts = footfall_ingest::Parts {
@@ -41,10 +40,7 @@ pub fn ingest(shared: &Shared<'_>, listeners: Vec<Listener>, reload: Reload) -> 
         sites: shared.settings.sites.clone(),
         kafka: shared.kafka.clone(),
         secret: shared.secret,
-        node: match shared.worker {
-            Some(worker) => format!("{name}-{worker}"),
-            None => name,
-        },
+        node: node_name(shared.settings, shared.worker),
         metrics_text: shared.metrics_text.clone(),
         trace_ratio: shared.trace_ratio,
         reload,
@@ -77,19 +73,23 @@ pub fn aggregator(shared: &Shared<'_>) -> anyhow::Result<(Role, Arc<Status>)> {
         config: settings.aggregator.clone(),
         kafka: shared.kafka.clone(),
         clickhouse: settings.clickhouse("writer", &settings.clickhouse.writer)?,
-        member: node_name(settings),
+        member: node_name(settings, None),
         status: status.clone(),
     };
     Ok((Role::spawn("aggregator", |stop| footfall_aggregator::run(parts, stop)), status))
 }
 
-pub(crate) fn node_name(settings: &Settings) -> String {
-    if let Some(name) = &settings.node {
-        return name.clone();
+/// Of this process, also when it is one of several workers.
+pub(crate) fn node_name(settings: &Settings, worker: Option<u16>) -> String {
+    let name = settings.node.clone().unwrap_or_else(|| {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let host = host.trim();
+        format!("{}-{}", if host.is_empty() { "node" } else { host }, std::process::id())
+    });
+    match worker {
+        Some(worker) => format!("{name}-{worker}"),
+        None => name,
     }
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = host.trim();
-    format!("{}-{}", if host.is_empty() { "node" } else { host }, std::process::id())
 }
 
 /// How many connections the kernel keeps for a socket until they are accepted: enough for a storm of reconnects.
