@@ -76,7 +76,7 @@ impl Node {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let secret = "5e".repeat(32);
         let settings = format!(
-            "secret = \"{secret}\"\nlisten.ingest = \"{address}\"\nkafka.brokers = \"{brokers}\"\n\
+            "data_dir = {dir:?}\nsecret = \"{secret}\"\nlisten.ingest = \"{address}\"\nkafka.brokers = \"{brokers}\"\n\
              [[sites]]\nkey = \"demo\"\norigins = [\"*\"]\n"
         );
         let config = dir.join("node.toml");

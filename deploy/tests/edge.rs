@@ -65,8 +65,9 @@ impl Ingest {
         let (config, log) = (dir.join(format!("{name}.toml")), dir.join(format!("{name}.log")));
         let brokers = kafka.0.bootstrap_servers();
         let common = format!(
-            "node = {name:?}\nsecret = \"{}\"\ngrace_period_ms = 3000\n[listen]\ningest = \"{}\"\n{listen}\n\
+            "node = {name:?}\ndata_dir = {:?}\nsecret = \"{}\"\ngrace_period_ms = 3000\n[listen]\ningest = \"{}\"\n{listen}\n\
              [kafka]\nbrokers = {brokers:?}\n[[sites]]\nkey = \"shop\"\norigins = [\"https://shop.example\"]\n",
+            dir.join(format!("{name}-data")),
             "0".repeat(64),
             on(port),
         );

@@ -1,9 +1,9 @@
 //! Who a visitor is, without cookies, and the signed token that keeps it so.
 //!
 //! A visitor's id is HMAC(day key, site, address, user agent): without the secret it cannot be traced back to an
-//! address, and after its day it is not made again: yesterday's key is kept for a minute, for what came just before
-//! midnight, and dropped. (Whoever holds the secret could derive it once more; a new secret ends that.) The token carries
-//! the id over a change of node, of address and of day.
+//! address. Of the day keys only today's is kept, and yesterday's for a minute, for what came just before midnight; for
+//! an event of an earlier day that a server sends, the day's key is derived once more and not kept. (So could whoever
+//! holds the secret; a new secret ends that.) The token carries the id over a change of node, of address and of day.
 
 use std::{net::IpAddr, sync::Arc};
 

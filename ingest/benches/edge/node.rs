@@ -95,7 +95,8 @@ impl Node {
         // Free now; nothing else on this machine asks for ports in between.
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let config: PathBuf = scratch.join(format!("{name}.toml"));
-        fs::write(&config, settings(name, address, &broker.address)).unwrap();
+        let data = scratch.join(format!("{name}-data"));
+        fs::write(&config, settings(name, &data, address, &broker.address)).unwrap();
         let child = Command::new(binary)
             .arg("ingest")
             .arg("--config")
@@ -145,9 +146,10 @@ impl Node {
     }
 }
 
-fn settings(name: &str, address: SocketAddr, broker: &str) -> String {
+fn settings(name: &str, data: &Path, address: SocketAddr, broker: &str) -> String {
     let mut text = format!(
         r#"node = "{name}"
+data_dir = {data:?}
 secret = "{secret}"
 listen.ingest = "{address}"
 kafka.brokers = "{broker}"
@@ -157,6 +159,8 @@ sockets = 17000
 limit_loopback = true
 events_per_address = {{ per_second = 1000000000, burst = 1000000000 }}
 events_per_connection = {{ per_second = 1000000000, burst = 1000000000 }}
+events_per_site = {{ per_second = 1000000000, burst = 1000000000 }}
+bytes_per_connection = {{ per_second = 4000000000, burst = 4000000000 }}
 "#,
         secret = "5e".repeat(32)
     );

