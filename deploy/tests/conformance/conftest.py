@@ -66,7 +66,7 @@ class Node:
         self.draining = False
         config = directory / "node.toml"
         config.write_text(
-            f'node = "node-{self.port}"\nsecret = "{"ab" * 32}"\n'
+            f'node = "node-{self.port}"\nsecret = "{"ab" * 32}"\ndata_dir = "{directory}/data"\n'
             f'[listen]\ningest = "127.0.0.1:{self.port}"\n{listen}\n'
             f'[kafka]\nbrokers = "{broker.address}"\n'
             '[[sites]]\nkey = "demo"\norigins = ["http://localhost:*", "http://127.0.0.1:*"]\n'
