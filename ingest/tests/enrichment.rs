@@ -1,4 +1,5 @@
 //! What is added to an event on its way, and what is left out, as seen from outside.
+#![allow(clippy::unwrap_used)] // a test may panic
 
 #[path = "support/mmdb.rs"]
 mod mmdb;

@@ -1,4 +1,5 @@
 //! What Kafka may do to a record (the fault matrix, rows 22 to 28), and that there is never an ack for what is not there.
+#![allow(clippy::unwrap_used)] // a test may panic
 
 mod support;
 

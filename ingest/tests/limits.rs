@@ -1,4 +1,5 @@
 //! Caps and rates by connection, address and site, over real sockets.
+#![allow(clippy::unwrap_used)] // a test may panic
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! What comes before HTTP: TLS, the PROXY protocol, forwarded addresses; and a port that is handed over.
+#![allow(clippy::unwrap_used)] // a test may panic
 
 mod support;
 

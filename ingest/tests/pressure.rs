@@ -1,4 +1,5 @@
 //! When the log is slower than the trackers: bounded, refused before the ack, nothing lost after it.
+#![allow(clippy::unwrap_used)] // a test may panic
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! The socket under the conversation: however bytes are cut, whoever stops reading, answering or living.
+#![allow(clippy::unwrap_used)] // a test may panic
 
 mod support;
 

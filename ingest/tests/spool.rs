@@ -1,4 +1,5 @@
 //! Kafka is gone: bounded memory, then the disk, then a refusal; and afterwards everything is there, in order.
+#![allow(clippy::unwrap_used)] // a test may panic
 
 mod support;
 
