@@ -118,7 +118,12 @@ impl Node {
 
     /// Its process and those that it started.
     fn pids(&self) -> Vec<u32> {
-        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.pid())).unwrap();
+        // A child belongs to the thread that started it, and any of a runtime's may have.
+        let threads = fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        let children: String = threads
+            .filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("children")).ok())
+            .map(|children| children + " ")
+            .collect();
         [self.pid()].into_iter().chain(children.split_whitespace().map(|pid| pid.parse().unwrap())).collect()
     }
 
