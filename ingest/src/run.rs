@@ -135,6 +135,7 @@ pub async fn run(
         let every = Duration::from_millis(node.config.geography.check_ms);
         node.tasks.spawn(watch_geography(geography, every, node.shutdown.clone()));
     }
+    let _closed = CloseWhenDropped(Arc::clone(&inbox));
     let shipping = spawn_blocking(move || shipper.run());
     let writing = tokio::spawn(write_dead_letters(letters, Arc::clone(&log)));
     let reporting = tokio::spawn(report(Arc::clone(&node), Arc::clone(&log)));
@@ -146,6 +147,15 @@ pub async fn run(
     drain(node, &inbox, shipping, writing, reporting, log).await;
     turning.abort();
     served.and(probing.await.unwrap_or(Ok(())))
+}
+
+/// A node that is dropped instead of drained must not leave the shipper's thread behind: a runtime waits for it.
+struct CloseWhenDropped(Arc<Inbox>);
+
+impl Drop for CloseWhenDropped {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 async fn connect(
