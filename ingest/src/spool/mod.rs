@@ -232,7 +232,10 @@ impl Spool {
         }
         if self.writer.is_none() {
             let id = self.segments.last_key_value().map_or(0, |(id, _)| id + 1);
-            let name = format!("{:020}-{:04}.{EXTENSION}", crate::clock::now_ms(), id % 10_000);
+            // In the order of their making; told apart also where two processes make one in the same millisecond, because
+            // the one may take over the other's.
+            let (made_at, own) = (crate::clock::now_ms(), rand::random::<u32>());
+            let name = format!("{made_at:020}-{:04}-{own:08x}.{EXTENSION}", id % 10_000);
             let path = self.directory.path().join(name);
             let mut medium = (self.create)(&path)?;
             if let Err(error) = medium.append(MAGIC) {
