@@ -303,6 +303,27 @@ async fn a_crash_is_noticed_and_its_rows_are_there_after_the_next_start() {
     engine.shutdown(GRACE).await;
 }
 
+/// An engine that ends by itself gives its port back before its files.
+#[tokio::test]
+async fn a_start_waits_for_the_end_of_the_engine_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = Engine::start(config(dir.path())).await.unwrap();
+    with_tables(&first).await;
+    as_user(&first, WRITER, "INSERT INTO footfall.events VALUES (7)").await.unwrap();
+    let pid = first.pid();
+    signal(pid, "-STOP");
+    drop(first);
+
+    let second = tokio::spawn(Engine::start(config(dir.path())));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!second.is_finished(), "{:?}", second.await);
+    signal(pid, "-CONT");
+    let second = second.await.unwrap().unwrap();
+    assert!(!is_running(pid));
+    assert_eq!(as_user(&second, READER, "SELECT id FROM footfall.events").await.unwrap(), "7");
+    second.shutdown(GRACE).await;
+}
+
 #[tokio::test]
 async fn dropping_the_handle_stops_the_process() {
     let dir = tempfile::tempdir().unwrap();
@@ -402,9 +423,10 @@ async fn engines_share_neither_a_port_nor_a_directory() {
     assert!(matches!(error, EngineError::AddressInUse { address, .. } if address == listen), "{error}");
     assert!(error.to_string().contains(&listen.to_string()), "{error}");
 
-    let error = Engine::start(config(first_dir.path())).await.unwrap_err();
-    assert!(matches!(error, EngineError::Exited { .. }), "{error}");
-    assert!(error.to_string().contains("Another server instance"), "{error}");
+    let impatient = EngineConfig { start_timeout: Duration::from_millis(100), ..config(first_dir.path()) };
+    let error = Engine::start(impatient).await.unwrap_err();
+    assert!(matches!(error, EngineError::DirectoryInUse { .. }), "{error}");
+    assert!(error.to_string().contains(first_dir.path().to_str().unwrap()), "{error}");
 
     assert_eq!(as_user(&first, READER, "SELECT 1").await.unwrap(), "1");
     first.shutdown(GRACE).await;
@@ -449,6 +471,10 @@ fn engines_of(dir: &Path) -> BTreeSet<u32> {
 }
 
 fn kill_hard(pid: u32) {
-    let status = Command::new("kill").args(["-KILL", &pid.to_string()]).status().unwrap();
+    signal(pid, "-KILL");
+}
+
+fn signal(pid: u32, signal: &str) {
+    let status = Command::new("kill").args([signal, &pid.to_string()]).status().unwrap();
     assert!(status.success());
 }

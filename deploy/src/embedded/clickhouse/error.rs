@@ -13,6 +13,11 @@ pub enum EngineError {
     )]
     AddressInUse { address: SocketAddr, source: io::Error },
 
+    #[error(
+        "another ClickHouse engine still uses {} after {} s: stop the footfall that started it, or choose another directory with --data-dir", directory.display(), after.as_secs()
+    )]
+    DirectoryInUse { directory: PathBuf, after: Duration },
+
     #[error("the password of {user} is empty: the engine would answer anyone")]
     PasswordEmpty { user: &'static str },
 

@@ -52,12 +52,12 @@ impl Engine {
         if !config.library.is_file() {
             return Err(EngineError::LibraryMissing { path: config.library });
         }
-        let files = Files::write(&config)?;
+        let (files, stderr) = Files::claim(&config).await?;
         // The engine reports a taken port among other lines, after seconds of start: ask first.
         std::net::TcpListener::bind(config.listen)
             .map_err(|source| EngineError::AddressInUse { address: config.listen, source })?;
 
-        let mut engine = Self::spawn(&config, &files)?;
+        let mut engine = Self::spawn(&config, &files, stderr)?;
         let started = Instant::now();
         match timeout(config.start_timeout, engine.until_ready(&config, &files)).await {
             Ok(Ok(())) => {}
@@ -115,8 +115,7 @@ impl Engine {
         self.stop(grace).await;
     }
 
-    fn spawn(config: &EngineConfig, files: &Files) -> Result<Self, EngineError> {
-        let stderr = files.open_log()?;
+    fn spawn(config: &EngineConfig, files: &Files, stderr: fs::File) -> Result<Self, EngineError> {
         let only_from_here = config.listen.ip().is_loopback() && config.reader_networks.is_empty();
         let need = if only_from_here { Need::Wished } else { Need::Required };
         let mut args: Vec<OsString> =
@@ -260,7 +259,18 @@ struct Files {
 }
 
 impl Files {
-    fn write(config: &EngineConfig) -> Result<Self, EngineError> {
+    /// Waits until no engine runs on the directory, then writes what the next one reads.
+    ///
+    /// The file that comes back is the engine's stderr, and locked. The process inherits the lock and the kernel takes
+    /// it away when the process is gone, which after the kill of a parent is later than the loss of its port.
+    async fn claim(config: &EngineConfig) -> Result<(Self, fs::File), EngineError> {
+        let files = Self::under(config)?;
+        let stderr = files.lock_log(config.start_timeout).await?;
+        files.write(config)?;
+        Ok((files, stderr))
+    }
+
+    fn under(config: &EngineConfig) -> Result<Self, EngineError> {
         let root = &config.data_dir;
         private_dir(root)?;
         // The process has another working directory.
@@ -278,17 +288,21 @@ impl Files {
         for dir in [&files.store, &files.run, &files.logs] {
             private_dir(dir)?;
         }
+        Ok(files)
+    }
+
+    fn write(&self, config: &EngineConfig) -> Result<(), EngineError> {
         let paths =
-            ServerPaths { store: &files.store, users: &files.users, log: &files.logs.join("engine.log") };
-        private_file(&files.config, &server_xml(config, paths))?;
-        private_file(&files.users, &users_xml(config)?)?;
-        private_file(&files.start, &start_sql(&files.port))?;
+            ServerPaths { store: &self.store, users: &self.users, log: &self.logs.join("engine.log") };
+        private_file(&self.config, &server_xml(config, paths))?;
+        private_file(&self.users, &users_xml(config)?)?;
+        private_file(&self.start, &start_sql(&self.port))?;
         // A port file of an earlier run would send us to whoever has that port now.
-        match fs::remove_file(&files.port) {
+        match fs::remove_file(&self.port) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(failed("cannot remove the stale port file", &files.port)(error))
+                Err(failed("cannot remove the stale port file", &self.port)(error))
             }
-            _ => Ok(files),
+            _ => Ok(()),
         }
     }
 
@@ -297,14 +311,33 @@ impl Files {
     }
 
     /// One run's words: an old complaint must not explain a new failure.
-    fn open_log(&self) -> Result<fs::File, EngineError> {
-        fs::OpenOptions::new()
+    async fn lock_log(&self, within: Duration) -> Result<fs::File, EngineError> {
+        let file = fs::OpenOptions::new()
             .create(true)
             .write(true)
-            .truncate(true)
+            .truncate(false)
             .mode(0o600)
             .open(&self.log)
-            .map_err(failed("cannot write", &self.log))
+            .map_err(failed("cannot write", &self.log))?;
+        let started = Instant::now();
+        let mut told = false;
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(fs::TryLockError::Error(error)) => return Err(failed("cannot lock", &self.log)(error)),
+                Err(fs::TryLockError::WouldBlock) if started.elapsed() >= within => {
+                    return Err(EngineError::DirectoryInUse { directory: self.store.clone(), after: within });
+                }
+                Err(fs::TryLockError::WouldBlock) => {
+                    if !std::mem::replace(&mut told, true) {
+                        info!(directory = %self.store.display(), "waiting for an earlier engine to end");
+                    }
+                    sleep(POLL).await;
+                }
+            }
+        }
+        file.set_len(0).map_err(failed("cannot empty", &self.log))?;
+        Ok(file)
     }
 
     /// Complete only with its line end.
