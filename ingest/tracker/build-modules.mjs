@@ -8,7 +8,7 @@ import { minify } from "terser";
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
 
 /** Largest file in bytes of gzip, by module: the build fails above it. */
-const MODULES = { vitals: 3_500 };
+const MODULES = { vitals: 3_500, autocapture: 1_950 };
 
 const vitals = JSON.parse(readFileSync(here("node_modules/web-vitals/package.json"), "utf8"));
 /** What a file owes to the code of others in it. */

@@ -15,10 +15,12 @@ export function launch(): Promise<Browser> {
   });
 }
 
+export const pause = (ms: number) => new Promise((done) => setTimeout(done, ms));
+
 export async function until(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
   const deadline = Date.now() + DEADLINE_MS;
   while (!(await holds())) {
     if (Date.now() > deadline) assert.fail(`not in ${DEADLINE_MS} ms: ${what}`);
-    await new Promise((wait) => setTimeout(wait, 20));
+    await pause(20);
   }
 }
