@@ -26,5 +26,5 @@ export default tseslint.config(
       globals: { window: "readonly", document: "readonly", location: "readonly", history: "readonly", matchMedia: "readonly", setInterval: "readonly", footfall: "readonly", URL: "readonly" },
     },
   },
-  { files: ["build.mjs"], languageOptions: { globals: { process: "readonly", console: "readonly", URL: "readonly" } } },
+  { files: ["**/*.mjs"], languageOptions: { globals: { process: "readonly", console: "readonly", URL: "readonly", Buffer: "readonly" } } },
 );
