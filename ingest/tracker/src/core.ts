@@ -17,7 +17,9 @@ export const stream = [Date.now(), Math.random() * 2 ** 48].map((part) => (2 ** 
 export let store: Storage | undefined;
 try {
   if (!data.storage) store = localStorage;
-} catch {}
+} catch {
+  // Without it nothing is kept.
+}
 
 /** Errors of ours must not reach the page. */
 export const safe =

@@ -49,15 +49,15 @@ export interface More {
   /** What stays of query and fragment. */
   keep_: RegExp;
   /** Begins, or says why not. */
-  start_(): void;
+  start_: () => void;
   /** Brings an event to the site's rules; true: it is not wanted. */
-  drop_(event: TrackerEvent): boolean;
+  drop_: (event: TrackerEvent) => boolean;
   /** A token is there. */
-  ready_(settings: Settings | undefined): void;
+  ready_: (settings: Settings | undefined) => void;
   /** Also the code that a connection was closed with. */
-  hear_(frame: ServerFrame | number): void;
+  hear_: (frame: ServerFrame | number) => void;
   /** Sends a frame as a pixel. */
-  send_(frame: string): void;
+  send_: (frame: string) => void;
 }
 
 /** Key of what this page load leaves in storage. */
@@ -98,7 +98,7 @@ const save = (): boolean => {
   try {
     if (!store) return false;
     if (queue[0]) store[own] = JSON.stringify([Date.now(), now(), token, ...copy()]);
-    else delete store[own];
+    else store.removeItem(own);
     return true;
   } catch {
     // None, full or forbidden.

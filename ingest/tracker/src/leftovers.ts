@@ -3,12 +3,12 @@
  * ids and at their true age. Two pages that hold copies of an event send the same id for the same visitor: it counts once.
  */
 
-import type { Ack, Batch, TrackerEvent } from "./protocol";
+import { MAX_BATCH_BYTES, MAX_BATCH_EVENTS, type Ack, type Batch, type TrackerEvent } from "./protocol";
 
 /** Older events could be counted twice: no node remembers their ids for longer. */
 export const RESEND_WINDOW_MS = 7 * 24 * 3_600_000;
-const MAX_BATCH_EVENTS = 256;
-const MAX_BATCH_UNITS = 20_000;
+/** UTF-16 units: none takes more than three bytes. */
+const MAX_BATCH_UNITS = MAX_BATCH_BYTES / 3;
 
 /** `at` is the page load's own clock at `wallAt`. Without a token none of it was ever sent. */
 export type Left = [wallAt: number, at: number, token: string, first: number, evicted: number, queue: TrackerEvent[]];
@@ -16,11 +16,11 @@ export type Left = [wallAt: number, at: number, token: string, first: number, ev
 export interface Sender {
   token: string;
   /** Brings an event to the site's rules; true: it is not wanted. */
-  drop(event: TrackerEvent): boolean;
-  strip(url: string): string;
-  send(frame: string): void;
+  drop: (event: TrackerEvent) => boolean;
+  strip: (url: string) => string;
+  send: (frame: string) => void;
   /** Events that are given up. */
-  lose(count: number): void;
+  lose: (count: number) => void;
 }
 
 /** What is wanted of the events from `first` on, with the numbers of their views as they become. */

@@ -35,7 +35,7 @@ export interface Footfall {
   debug?: (what: unknown) => void;
   /** What `consent` was told before. */
   given?: boolean;
-  state(): State;
+  state: () => State;
   /** With `data-consent`: nothing is sent or stored before `true`; `false` forgets everything. */
   consent?: (given: boolean) => void;
   /** Of `more.ts`. */
@@ -57,7 +57,7 @@ safe(() => {
     Object.keys(data)[1] ||
     (document as Document & { prerendering?: boolean }).prerendering ||
     navigator.webdriver ||
-    /^file|\/(localhost|127\.|\[::1)|footfall[-_:]/.test(`${location.href}${Object.keys(store ?? "")}`)
+    /^file|\/(localhost|127\.|\[::1)|footfall[-_:]/.test(location.href + String(Object.keys(store ?? "")))
   )
     seldom(() => more?.start_());
   else begin();

@@ -137,7 +137,7 @@ footfall.more = (core: Core): More => {
 
   const more: More = {
     keep_: rulesOf({}).kept,
-    start_() {
+    start_: () => {
       const page = document as Document & { prerendering?: boolean };
       if (!page.prerendering) return start();
       page.addEventListener("prerenderingchange", () => {
@@ -147,7 +147,7 @@ footfall.more = (core: Core): More => {
       });
     },
     drop_: drop,
-    ready_(settings) {
+    ready_: (settings) => {
       more.linger_ = undefined;
       if (settings) {
         if (settings.respect_dnt && objects()) {
@@ -172,10 +172,12 @@ footfall.more = (core: Core): More => {
           lose: (count) => (core.counts_.evicted += count),
         });
     },
-    hear_(frame) {
+    hear_: (frame) => {
       if (frame === POLICY) stop(0);
       else if (typeof frame === "number") fault();
-      else if (frame.t === "ack") store && settleLeft(store, prefix, frame);
+      else if (frame.t === "ack") {
+        if (store) settleLeft(store, prefix, frame);
+      }
       else if (frame.t === "slow") more.linger_ = frame.linger_ms;
       else if (frame.t === "stop") stop(frame.for_ms);
       else if (frame.t === "sample") {
@@ -188,7 +190,7 @@ footfall.more = (core: Core): More => {
         } else fault();
       }
     },
-    send_(frame) {
+    send_: (frame) => {
       const { stream, first, events } = JSON.parse(frame) as Batch;
       const src = `${core.address_("e.gif")}&b=${encodeURIComponent(frame)}`;
       if (events.length > PIXEL_EVENTS || src.length > PIXEL_ADDRESS) {

@@ -5,13 +5,12 @@
 
 import { now, stream } from "./core";
 import { more } from "./delivery";
-import type { Ack, Batch, PageContext, TrackerEvent } from "./protocol";
+import { MAX_BATCH_BYTES, MAX_BATCH_EVENTS, MAX_EVENT_BYTES, type Ack, type Batch, type PageContext, type TrackerEvent } from "./protocol";
 
 const MAX_EVENTS = 1_000;
-/** UTF-16 units of JSON. A node refuses an event of more bytes, and no text has fewer bytes than units. */
-const MAX_EVENT_UNITS = 8_192;
-/** Of a frame: no unit takes more than three bytes of the 65,536. */
-const MAX_BATCH_UNITS = 20_000;
+/** In UTF-16 units: no text has fewer bytes than units, and no unit takes more than three bytes. */
+const MAX_EVENT_UNITS = MAX_EVENT_BYTES;
+const MAX_BATCH_UNITS = MAX_BATCH_BYTES / 3;
 
 export const counts = { acked: 0, refused: 0, evicted: 0 };
 
@@ -21,7 +20,7 @@ let first = 1;
 /** How many of the front are in flight. */
 export let flying = 0;
 /** Most events of a batch. */
-export let most = 256;
+export let most = MAX_BATCH_EVENTS;
 /** Sequence of the view that is shown. */
 let view: number | undefined;
 /** Evictions that a node was told, and has acked. */

@@ -4,6 +4,11 @@
  */
 
 export const SUBPROTOCOL = "footfall.v1";
+/** Largest event in bytes of JSON; a node refuses a larger one. */
+export const MAX_EVENT_BYTES = 8_192;
+export const MAX_BATCH_EVENTS = 256;
+/** Events of one batch in bytes: room for the envelope in the 65,536 that a frame, a beacon or a keepalive request may have. */
+export const MAX_BATCH_BYTES = 60_000;
 
 export type PropValue = boolean | number | string;
 

@@ -9,7 +9,7 @@ export interface Rules {
   /** What stays of query and fragment. */
   kept: RegExp;
   /** The address to tell; nothing when the site wants nothing of the page. */
-  tell(url: string): string | undefined;
+  tell: (url: string) => string | undefined;
 }
 
 const escape = (text: string) => text.replace(/[^\w]/g, "\\$&");

@@ -131,11 +131,16 @@ export class Page {
         return this.beaconTakes;
       },
     };
-    const page = this;
+    const images = this.images;
+    const opened = (socket: Socket) => {
+      if (this.socketsThrow) throw new Error("forbidden");
+      this.sockets.push(socket);
+    };
+    const time = () => wallAt + this.clock;
     // Names the stream.
     let isLoading = true;
     class DateNow extends Date {
-      static override now = () => wallAt + page.clock;
+      static override now = time;
     }
     const globals = {
       document: this.document,
@@ -164,15 +169,12 @@ export class Page {
       URL,
       WebSocket: class extends Socket {
         constructor(url: string, protocol: string) {
-          if (page.socketsThrow) throw new Error("forbidden");
           super(url, protocol);
-          page.sockets.push(this);
+          opened(this);
         }
       },
-      Image: class {
-        constructor() {
-          page.images.push(this as never);
-        }
+      Image: function Image(this: never) {
+        images.push(this);
       },
       fetch: (to: string, { body }: { body: string }) =>
         new Promise((resolve, reject) => {
@@ -255,7 +257,7 @@ export class Page {
     const { storage } = this;
     return new Proxy(storage, {
       get: (_, key: string) => {
-        if (key === "removeItem") return (name: string) => delete storage[name];
+        if (key === "removeItem") return (name: string) => Reflect.deleteProperty(storage, name);
         if (key === "getItem") return (name: string) => storage[name] ?? null;
         return storage[key];
       },
