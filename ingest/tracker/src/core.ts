@@ -28,7 +28,7 @@ export const safe =
     try {
       task(...args);
     } catch (error) {
-      window.footfall?.debug?.(error);
+      self.footfall?.debug?.(error);
     }
   };
 

@@ -131,11 +131,11 @@ const send = (frame: string) => {
 };
 
 /** Sends what there is without lingering. */
-export const flush = safe(() => {
+export const flush = (): void => {
   flushing = undefined;
   // Over HTTP one at a time, or acks come out of order.
   while (live && queue[flying] && !((rung || most < 2) && flying)) send(take(most));
-});
+};
 
 const flushIn = (ms: number) => {
   flushing = setTimeout(flush, ms);
@@ -220,8 +220,9 @@ const hear = safe((frame: ServerFrame) => {
   } else seldom(() => more?.hear_(frame));
 });
 
-export const open = safe(() => {
+export const open = (): void => {
   if (link || stopped) return;
+  release();
   rung = misses >> 1;
   try {
     if (rung) {
@@ -235,7 +236,7 @@ export const open = safe(() => {
                 .then(hear)
                 .catch(() => link === mine && down())),
       });
-      setTimeout(() => rung && retry(), PROBE_MS);
+      setTimeout(retry, PROBE_MS);
       if (rung > 1) seldom(ready);
       else if (token) ready();
       // A batch of nothing asks for a token.
@@ -250,7 +251,7 @@ export const open = safe(() => {
     // A content security policy or an extension may forbid it.
     down();
   }
-});
+};
 
 /** No reason to wait: WebSocket is tried at once. */
 export const retry = (): void => {
@@ -260,23 +261,24 @@ export const retry = (): void => {
   open();
 };
 
-/** The page is hidden and may never run again. */
-export const pause = (): void => {
-  flush();
-  if (!stopped) save();
-};
-
 /**
  * The page goes away, perhaps for good. An event that goes without a token can never be recognised again, so it is not
  * sent a second time; kept for the next page load, it need not be sent that way.
  */
 export const leave = (): void => {
   if (stopped) return;
-  close();
+  // Once more when it is hidden: what came since then goes.
+  if (link) close();
   if (save() && !token) return;
   while (queue[flying] && navigator.sendBeacon(address("e"), take(most)));
   if (!token) shift(queue.length);
-  release();
+};
+
+/** The page is hidden and may never run again. */
+export const pause = (): void => {
+  if (!link) return leave();
+  flush();
+  save();
 };
 
 export const begin = (): void => {

@@ -45,8 +45,8 @@ export interface Footfall {
 
 safe(() => {
   // Loaded twice: the first one counts.
-  if (window.footfall?.state) return;
-  window.footfall = Object.assign(footfall, window.footfall, {
+  if (self.footfall?.state) return;
+  self.footfall = Object.assign(footfall, self.footfall, {
     state: () => ({ transport: state(), pending: queue.length, stream, ...counts }) as State,
   });
   watch();

@@ -3,6 +3,7 @@
  * machines of developers, a site's settings, frames that hint or refuse, pixels, events that earlier page loads left.
  */
 
+import { strip } from "./address";
 import type { Core, More } from "./delivery";
 import { forget, restore, settleLeft } from "./leftovers";
 import type { Batch, Kind, TrackerEvent } from "./protocol";
@@ -148,6 +149,7 @@ footfall.more = (core: Core): More => {
     },
     drop_: drop,
     ready_: (settings) => {
+      if (single) core.limit_(1);
       more.linger_ = undefined;
       if (settings) {
         if (settings.respect_dnt && objects()) {
@@ -167,7 +169,7 @@ footfall.more = (core: Core): More => {
         restore(store, prefix, prefix + footfall.state().stream, {
           token,
           drop: (event) => !(event.u = tell(event.u) ?? ""),
-          strip: (url) => url.replace(/[?#].*/, (rest) => (rest.match(more.keep_) ?? []).join("").replace(/^&/, "?")),
+          strip: (url) => strip(url, more.keep_),
           send: core.send_,
           lose: (count) => (core.counts_.evicted += count),
         });

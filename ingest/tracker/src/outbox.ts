@@ -3,6 +3,7 @@
  * Full, it evicts the oldest and counts it.
  */
 
+import { KEPT } from "./address";
 import { now, stream } from "./core";
 import { more } from "./delivery";
 import { MAX_BATCH_BYTES, MAX_BATCH_EVENTS, MAX_EVENT_BYTES, type Ack, type Batch, type PageContext, type TrackerEvent } from "./protocol";
@@ -30,7 +31,7 @@ let heard = 0;
 const ctx: PageContext = { w: screen.width, l: navigator.language, z: Intl.DateTimeFormat().resolvedOptions().timeZone };
 
 export const limit = (events: number): void => {
-  most = Math.min(most, events);
+  most = events;
 };
 
 /** Takes the oldest `count` out. */
@@ -43,7 +44,8 @@ export const shift = (count: number): void => {
 /** Takes an event in. */
 export const put = (event: TrackerEvent): void => {
   if (more?.drop_(event)) return;
-  if (event.k === "view") view = first + queue.length;
+  // A view: of the three kinds it is the last.
+  if (event.k > "u") view = first + queue.length;
   else event.pv = view;
   if (JSON.stringify(event)[MAX_EVENT_UNITS]) counts.refused++;
   else if (queue.push(event) > MAX_EVENTS) {
@@ -56,10 +58,8 @@ export const put = (event: TrackerEvent): void => {
 export const take = (most: number): string => {
   const batch = queue.slice(flying, flying + most);
   for (const event of batch)
-    // Of query and fragment only campaigns and click ids stay.
-    event.u = event.u.replace(/[?#].*/, (rest) =>
-      (rest.match(more?.keep_ ?? /[?&](utm_|\w*(clk?|bra|fat_)id=)[^&#]*/g) ?? []).join("").replace(/^&/, "?"),
-    );
+    // `strip` of address.ts, written out: what a function of it adds is more than the budget has.
+    event.u = event.u.replace(/[?#].*/, (rest) => (rest.match(more?.keep_ ?? KEPT) || []).join("").replace(/^&/, "?"));
   while (batch[1] && JSON.stringify(batch)[MAX_BATCH_UNITS]) batch.length >>= 1;
   const frame: Batch = { t: "batch", stream, first: first + flying, sent: now(), ctx, evicted: counts.evicted - told || undefined, events: batch };
   told = counts.evicted;

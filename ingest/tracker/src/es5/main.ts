@@ -4,6 +4,7 @@
  */
 
 import { MAX_EVENT_BYTES, type PropValue } from "../protocol";
+import { KEPT, strip } from "../address";
 import { newStream, now } from "./clock";
 import { createDelivery, type Delivery } from "./delivery";
 import { createQueue, type OldEvent } from "./queue";
@@ -23,6 +24,14 @@ interface Footfall {
 
 const MAX_URL_BYTES = 2_048;
 const MAX_TITLE_BYTES = 512;
+
+/** Revenue is told as the properties `amount` and `currency`. */
+function propsOf(options: Options | undefined): Record<string, PropValue> | undefined {
+  if (!options?.revenue) return options?.props;
+  const props: Record<string, PropValue> = { amount: options.revenue.amount, currency: options.revenue.currency };
+  for (const name of Object.keys(options.props ?? {})) props[name] = options.props?.[name] as PropValue;
+  return props;
+}
 
 const page = window as unknown as { footfall?: Footfall };
 
@@ -69,11 +78,11 @@ function start(site: string, endpoint: string, prefix: string | undefined): void
   const shown = () => {
     path = location.pathname;
     search = location.search;
-    url = clip(location.href.split("#")[0] ?? "", MAX_URL_BYTES);
+    url = clip(strip(location.href, KEPT), MAX_URL_BYTES);
     // Most frameworks set the title after the route: an unchanged one is the last page's.
     const changed = title !== document.title;
     title = document.title;
-    view = track({ k: "view", at: now(), u: url, r: clip(referrer, MAX_URL_BYTES) || undefined, t: changed ? clip(title, MAX_TITLE_BYTES) : undefined });
+    view = track({ k: "view", at: now(), u: url, r: clip(referrer.split(/[?#]/)[0] ?? "", MAX_URL_BYTES) || undefined, t: changed ? clip(title, MAX_TITLE_BYTES) : undefined });
     referrer = url;
   };
   /** A changed path is a view; a changed query is one unless it was replaced. */
@@ -83,7 +92,7 @@ function start(site: string, endpoint: string, prefix: string | undefined): void
   };
 
   const footfall: Footfall = safe((name: string, options?: Options) => {
-    track({ k: "custom", at: now(), u: url, n: name, p: options?.props, revenue: options?.revenue, pv: view });
+    track({ k: "custom", at: now(), u: url, n: name, p: propsOf(options), pv: view });
   });
   footfall.state = () => ({ transport: delivery.state(), pending: queue.entries.length, refused: queue.refused, evicted: queue.evicted, stream });
   page.footfall = footfall;
@@ -109,10 +118,11 @@ function start(site: string, endpoint: string, prefix: string | undefined): void
 const script = (document.currentScript ?? document.querySelector("script[nomodule][data-site]")) as HTMLScriptElement | null;
 const read = (name: string) => script?.getAttribute("data-" + name) ?? undefined;
 const site = read("site");
-const { protocol, hostname } = location;
-const local = /(^|\.)localhost$|^127\.|^\[::1\]$/.test(hostname) && read("localhost") === undefined;
+const include = read("include") ?? "";
+const excluded =
+  (/^(localhost|127\..*|\[::1\]|)$/.test(location.hostname) && include.indexOf("localhost") < 0) || (navigator.webdriver && include.indexOf("automation") < 0);
 // Loaded twice: the first one counts.
-if (script && site && /^http/.test(protocol) && !local && !page.footfall?.state) {
-  const origin = /^https?:\/\/[^/]+/.exec(script.src)?.[0] ?? "";
-  start(site, read("endpoint") ?? origin, read("storage") === "none" ? undefined : "footfall-es5:" + site + ":");
+if (script && site && !excluded && !page.footfall?.state) {
+  const home = read("endpoint") ?? script.src.replace(/\/[^/]*$/, "");
+  start(site, home.replace(/\/+$/, ""), read("storage") === "none" ? undefined : "footfall-es5:" + site + ":");
 }

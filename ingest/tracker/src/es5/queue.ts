@@ -11,7 +11,6 @@ export interface OldEvent {
   t?: string | undefined;
   n?: string | undefined;
   p?: Record<string, PropValue> | undefined;
-  revenue?: { amount: number; currency: string } | undefined;
   pv?: number | undefined;
 }
 

@@ -164,7 +164,7 @@ test("a submitted form tells its name and where it goes, never its fields", asyn
 });
 
 test("what it tells reaches the node through the tracker", async () => {
-  const page = await open("<button>Go</button>", '<script defer src="/f.js" data-site="demo" data-localhost></script>');
+  const page = await open("<button>Go</button>", '<script defer src="/f.js" data-site="demo" data-include="localhost automation"></script>');
   await page.click("button");
   await until("the click came", () => ingest.events("custom").length === 1);
   const [click] = ingest.events("custom");

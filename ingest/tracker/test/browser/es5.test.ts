@@ -9,7 +9,7 @@ import { launch, pause, until } from "./chromium";
 import { HttpNode } from "./http-node";
 
 const LACKING = ["fetch", "WebSocket", "Promise", "Map", "Set", "WeakMap", "Symbol", "Proxy", "crypto", "TextEncoder", "URL", "URLSearchParams", "AbortController", "MutationObserver"];
-const SCRIPT = '<script defer src="/f-es5.js" data-site="demo" data-localhost></script>';
+const SCRIPT = '<script defer src="/f-es5.js" data-site="demo" data-include="localhost automation"></script>';
 const QUEUE = "<script>window.footfall = window.footfall || function () { (footfall.q = footfall.q || []).push(arguments) }</script>";
 
 let browser: Browser;
@@ -73,7 +73,7 @@ test("a browser without anything of the last years sends views, routes and event
     { k: "view", u: `${url}/page?utm_source=news`, t: "/page" },
     { k: "custom", u: `${url}/page?utm_source=news`, n: "early", p: { a: true }, pv: 1 },
     { k: "view", u: `${url}/page/two`, r: `${url}/page?utm_source=news` },
-    { k: "custom", u: `${url}/page/two`, n: "signup", p: { plan: "pro" }, revenue: { amount: 12.5, currency: "EUR" }, pv: 3 },
+    { k: "custom", u: `${url}/page/two`, n: "signup", p: { amount: 12.5, currency: "EUR", plan: "pro" }, pv: 3 },
   ]);
   assert.deepEqual(ids(), [1, 2, 3, 4]);
   const [first] = node.requests;
@@ -202,7 +202,7 @@ test("without storage what is left when the page ends goes as an image", async (
 });
 
 test("on localhost nothing is sent unless the page asks for it", async () => {
-  const page = await open(SCRIPT.replace(" data-localhost", ""));
+  const page = await open(SCRIPT.replace(/ data-include="[^"]*"/, ""));
   await pause(800);
   assert.equal(await page.evaluate(() => "footfall" in window), false);
   assert.deepEqual(node.requests, []);

@@ -190,7 +190,7 @@ export class Page {
     };
     this.window = vm.createContext(globals) as Page["window"];
     Object.defineProperty(this.window, "scrollY", { get: () => this.scroll.y });
-    this.window.window = this.window;
+    this.window.window = this.window.self = this.window;
     if (options.forbidden === "storage")
       Object.defineProperty(this.window, "localStorage", { get: () => { throw new Error("forbidden"); } });
     vm.runInContext(file("f.js"), this.window);
