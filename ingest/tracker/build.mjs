@@ -22,12 +22,37 @@ const SCRIPTS = {
 
 const shared = { write: false, bundle: true, format: "iife", target: "es2020", legalComments: "none" };
 
-/** Names with an underscore at their end are one letter each, the same ones in all files: they are how f and f-more meet. */
-let mangleCache = {};
+/**
+ * Names with an underscore at their end are how f and f-more meet, and one letter each. An f.js that a browser has kept for
+ * an hour may meet the f-more.js of a newer node: a letter keeps its meaning for ever, and new names get new ones.
+ */
+const NAMES = {
+  begin_: "a",
+  stop_: "b",
+  token_: "c",
+  address_: "d",
+  hear_: "e",
+  down_: "f",
+  send_: "g",
+  flush_: "h",
+  view_: "i",
+  put_: "j",
+  queue_: "k",
+  counts_: "l",
+  limit_: "m",
+  shift_: "n",
+  release_: "o",
+  linger_: "p",
+  keep_: "q",
+  start_: "r",
+  drop_: "s",
+  ready_: "t",
+};
 
 async function modern(entryPoints) {
-  const bundle = await build({ ...shared, entryPoints, minifySyntax: true, mangleProps: /_$/, mangleCache });
-  ({ mangleCache } = bundle);
+  const bundle = await build({ ...shared, entryPoints, minifySyntax: true, mangleProps: /[a-z]_$/, mangleCache: NAMES });
+  const unknown = Object.keys(bundle.mangleCache).filter((name) => !(name in NAMES));
+  if (unknown.length) throw new Error(`NAMES in build.mjs: give ${unknown.join(", ")} a letter that no other name has or had`);
   return minify(bundle.outputFiles[0].text, {
     ecma: 2020,
     module: true,
@@ -67,6 +92,24 @@ async function scripts() {
   }
 }
 
+/** The npm package in package/: `npm pack` makes a file of it that can be installed. */
+async function npmPackage() {
+  const { name, version, description, license, repository } = JSON.parse(readFileSync(here("package.json"), "utf8"));
+  rmSync(here("package"), { recursive: true, force: true });
+  const entryPoints = [here("src/package.ts")];
+  const forms = { "index.mjs": { format: "esm" }, "index.cjs": { format: "cjs" }, "index.iife.js": { format: "iife", globalName: "footfallTracker", minify: true } };
+  for (const [file, form] of Object.entries(forms)) await build({ entryPoints, outfile: here(`package/${file}`), bundle: true, target: "es2020", ...form });
+  const { options } = ts.parseJsonConfigFileContent({ compilerOptions: { declaration: true, emitDeclarationOnly: true, noEmit: false, outDir: here("package/types"), lib: ["ES2022", "DOM", "DOM.Iterable"], moduleResolution: "Bundler", module: "ESNext", strict: true, types: [] } }, ts.sys, here("."));
+  const emitted = ts.createProgram(entryPoints, options).emit();
+  if (emitted.diagnostics.length) throw new Error(ts.formatDiagnostics(emitted.diagnostics, ts.createCompilerHost(options)));
+  const types = "./types/package.d.ts";
+  const exports = { ".": { types, import: "./index.mjs", require: "./index.cjs" } };
+  writeFileSync(
+    here("package/package.json"),
+    `${JSON.stringify({ name, version, description, license, repository, type: "module", sideEffects: false, main: "./index.cjs", module: "./index.mjs", types, jsdelivr: "./index.iife.js", exports, files: ["index.*", "types"] }, null, 2)}\n`,
+  );
+}
+
 async function tests() {
   rmSync(here("build"), { recursive: true, force: true });
   for (const kind of ["unit", "browser"]) {
@@ -85,4 +128,5 @@ async function tests() {
 }
 
 if (process.argv.includes("--tests")) await tests();
+await npmPackage();
 await scripts();
