@@ -40,6 +40,8 @@ fi
 stage eslint-tracker npm run --silent --prefix ingest/tracker lint
 stage eslint-dashboard npm run --silent --prefix dashboard/web lint
 stage clippy cargo clippy --workspace --all-targets --locked -- -D warnings
+# Nobody who builds the workspace builds these.
+stage clippy-fuzz cargo clippy --manifest-path ingest/fuzz/Cargo.toml --target-dir target/fuzz --locked -- -D warnings
 stage deny deny
 
 printf '\n'

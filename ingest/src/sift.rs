@@ -9,6 +9,7 @@ use crate::{
         geography::Location,
         steps::{Did, StepTally},
     },
+    intake,
     raw::RawBatch,
     validate::{self, Rejected},
     visitor::BadToken,
@@ -49,8 +50,11 @@ pub(crate) struct RefusedEvent<'a> {
 }
 
 /// A batch's whole way from its text to its lines, sent by a stand-in: for benchmarks and fuzzing.
-pub fn lines_of(text: &str, site: &Site, received_at: i64) -> Result<Vec<u8>, serde_json::Error> {
-    let batch = RawBatch::parse(text)?;
+///
+/// # Errors
+/// Why the batch is refused whole.
+pub fn lines_of(text: &str, site: &Site, received_at: i64) -> Result<Vec<u8>, String> {
+    let batch = intake::batch(text).map_err(|(fault, _)| fault.detail)?;
     let sent = Sent {
         site,
         visitor: Ok(VisitorId(0)),
