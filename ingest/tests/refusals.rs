@@ -226,10 +226,12 @@ async fn a_flood_is_slowed_then_refused_then_closed() {
     .await;
     let (mut tracker, mut neighbour) = (ingest.tracker().await, ingest.tracker().await);
     let hundred = vec![view("/"); 100];
-    for n in 0..3 {
-        tracker.send(&batch(stream(1), 1 + n * 100, &hundred)).await;
+    let mut first = 1;
+    for count in [100, 100, 80, 10, 10] {
+        tracker.send(&batch(stream(1), first, &hundred[..count])).await;
+        first += count as u32;
     }
-    // Near the limit, a hint; everything is taken all the same.
+    // Near the limit, a hint, and only one; everything is taken all the same.
     let (mut acked, mut hints) = (0, 0);
     while acked < 300 || hints == 0 {
         match tracker.next().await {
