@@ -106,7 +106,7 @@ async fn keep_running(
     mut orders: watch::Receiver<Order>,
 ) -> anyhow::Result<ExitStatus> {
     command.stdin(Stdio::piped()).kill_on_drop(true);
-    let mut pause = FIRST_PAUSE;
+    let mut pause = None;
     loop {
         let started = Instant::now();
         let status = match command.spawn() {
@@ -123,14 +123,23 @@ async fn keep_running(
                 None
             }
         };
-        pause = if started.elapsed() > CALM { FIRST_PAUSE } else { pause };
+        let again_in = pause_after(pause, started.elapsed());
+        pause = Some(again_in);
         if let Some(status) = status {
-            error!(worker = number, %status, again_in = ?pause, "a worker died");
+            error!(worker = number, %status, ?again_in, "a worker died");
         }
         tokio::select! {
-            () = sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
+            () = sleep(again_in) => {}
             _ = orders.wait_for(|order| *order == Order::Drain) => bail!("worker {number} was not running"),
         }
+    }
+}
+
+/// The pause after a worker that ran for so long, and the one before it.
+fn pause_after(before: Option<Duration>, ran: Duration) -> Duration {
+    match before {
+        Some(before) if ran <= CALM => (before * 2).min(LONGEST_PAUSE),
+        _ => FIRST_PAUSE,
     }
 }
 
@@ -209,6 +218,35 @@ mod tests {
         tell.send_replace(Order::Drain);
         assert_eq!(worker.await.unwrap().unwrap().code(), Some(7));
         assert_eq!(lines(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_starts_when_all_are_to_drain_drains() {
+        let (_tell, listen) = watch::channel(Order::Drain);
+        let worker = keep_running(1, shell("cat; exit 7"), listen);
+        let status = timeout(Duration::from_secs(10), worker).await.expect("its input ends").unwrap();
+        assert_eq!(status.code(), Some(7));
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_cannot_be_started_keeps_nobody_waiting() {
+        let (tell, listen) = orders();
+        let worker = tokio::spawn(keep_running(1, Command::new("/nowhere/footfall"), listen));
+        tell.send_replace(Order::Drain);
+        let ended = timeout(Duration::from_secs(10), worker).await.expect("ends").unwrap();
+        assert!(ended.unwrap_err().to_string().contains("was not running"));
+    }
+
+    #[test]
+    fn deaths_in_a_row_make_longer_pauses_up_to_a_bound() {
+        let mut pause = None;
+        let mut pauses = Vec::new();
+        for _ in 0..8 {
+            pause = Some(pause_after(pause, CALM));
+            pauses.extend(pause.map(|pause| pause.as_millis()));
+        }
+        assert_eq!(pauses, [200, 400, 800, 1_600, 3_200, 6_400, 10_000, 10_000]);
+        assert_eq!(pause_after(pause, CALM + Duration::from_secs(1)), FIRST_PAUSE);
     }
 
     #[tokio::test]

@@ -158,8 +158,10 @@ mod tests {
             reloader.reload();
             assert!(!ingest.has_changed().unwrap(), "{bad}");
         }
-        write("[ingest.limits]\nsockets = 20");
+        write("node = \"b\"\n[ingest.limits]\nsockets = 20");
         reloader.reload();
         assert_eq!(ingest.borrow_and_update().limits.sockets, 20);
+        let again = read(&file).unwrap().0;
+        assert!(needs_restart(&reloader.told, &again).is_empty(), "what needs a restart is told once");
     }
 }

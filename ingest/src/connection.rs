@@ -153,12 +153,7 @@ impl Connection {
                 // Who does not read what he is sent is not listened to.
                 Poll::Pending => return self.wait_for_the_peer(),
             }
-            let was_full = !self.conversation.has_room();
             let answered = self.conversation.answer(cx, &mut scratch.out);
-            if answered && was_full {
-                // The peer was not listened to: its silence is not its own.
-                self.heard_at = self.node().wheel.now();
-            }
             if self.stage == Stage::Draining {
                 self.say_bye(&mut scratch.out)?;
             }
@@ -226,6 +221,7 @@ impl Connection {
         let now = self.node().wheel.now();
         let timeouts = &self.conversation.node.config.timeouts;
         if !self.conversation.has_room() {
+            // The peer is not listened to: its silence is not its own.
             self.heard_at = now;
         }
         if now >= self.heard_at.after(timeouts.idle()) {

@@ -304,3 +304,29 @@ fn continues(before: &Ack, ack: &Ack) -> bool {
         && before.upto.checked_add(1) == Some(ack.first)
         && before.refused.len() + ack.refused.len() <= MAX_BATCH_EVENTS
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use footfall_schemas::{StreamId, tracker::Refusal};
+    use rstest::rstest;
+
+    const SOME: usize = MAX_BATCH_EVENTS / 2;
+
+    fn ack(stream: u64, first: u32, upto: u32, refused: usize) -> Ack {
+        let refusal = Refusal { seq: first, reason: RejectReason::BadUrl, detail: String::new() };
+        let refused = vec![refusal; refused];
+        Ack { stream: StreamId::from_parts(1, stream), first, upto, refused, token: None, settings: None }
+    }
+
+    #[rstest]
+    #[case::the_next(ack(1, 6, 9, 0), true)]
+    #[case::of_another_stream(ack(2, 6, 9, 0), false)]
+    #[case::behind_a_gap(ack(1, 7, 9, 0), false)]
+    #[case::once_more(ack(1, 1, 5, 0), false)]
+    #[case::with_as_many_refusals_as_a_batch_has(ack(1, 6, 300, SOME), true)]
+    #[case::with_more(ack(1, 6, 300, SOME + 1), false)]
+    fn acks_are_one_where_a_stream_goes_on(#[case] ack_behind: Ack, #[case] expected: bool) {
+        assert_eq!(continues(&ack(1, 1, 5, SOME), &ack_behind), expected);
+    }
+}

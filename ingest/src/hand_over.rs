@@ -91,3 +91,37 @@ async fn accept_for(time: Duration, listeners: &Listeners, admit: &impl Fn(Speak
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::{net::TcpSocket, time::Instant};
+
+    fn bind_shared(address: &str) -> TcpListener {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_reuseport(true).unwrap();
+        socket.bind(address.parse().unwrap()).unwrap();
+        socket.listen(16).unwrap()
+    }
+
+    #[tokio::test]
+    async fn who_comes_while_a_shared_port_closes_waits_for_the_next_process() {
+        let old = bind_shared("127.0.0.1:0");
+        let address = old.local_addr().unwrap();
+        let closing = async {
+            let began = Instant::now();
+            let listeners = vec![Listener { socket: old, speaks: Speaks::Http }].into();
+            close(listeners, &|_, _, _| panic!("admitted")).await.unwrap();
+            began.elapsed()
+        };
+        let coming = async {
+            let newcomer = tokio::spawn(TcpStream::connect(address));
+            sleep(HANDSHAKES / 2).await;
+            assert!(!newcomer.is_finished());
+            let _new = bind_shared(&address.to_string());
+            newcomer.await.unwrap().expect("neither refused nor reset");
+        };
+        let (took, ()) = tokio::join!(closing, coming);
+        assert!(took >= HANDSHAKES, "handshakes under way had their time");
+    }
+}

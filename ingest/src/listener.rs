@@ -227,7 +227,7 @@ struct Arrival {
 impl Arrival {
     /// None: there is no place for it.
     fn new(node: &Arc<Node>, speaks: Speaks, stream: TcpStream, address: SocketAddr) -> Option<Self> {
-        let peer = address.ip().to_canonical();
+        let peer = address.ip();
         let mut place = node.limits.accept();
         // A proxy stands for many: its clients have places of their own.
         let is_proxy = node.is_trusted(peer);
@@ -276,7 +276,7 @@ impl Arrival {
                 }
             };
             if let Some(client) = proxied.client {
-                self.peer = client.to_canonical();
+                self.peer = client;
                 if !node.is_trusted(self.peer)
                     && let Err(denied) = self.place.claim(self.peer)
                 {

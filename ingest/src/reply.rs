@@ -143,6 +143,27 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_is_kept_by_no_cache_and_is_what_it_says() {
+        let reply = Reply::from(ServerFrame::site_disabled());
+        for (response, content_type) in [(reply.json(), "application/json"), (reply.pixel(), "image/gif")] {
+            let headers = response.headers();
+            assert_eq!(headers[header::CONTENT_TYPE], content_type);
+            assert_eq!(headers[header::CACHE_CONTROL], "no-store");
+            assert_eq!(headers[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
+        }
+        assert_eq!(reply.pixel().headers()["cross-origin-resource-policy"], "cross-origin");
+    }
+
+    #[test]
+    fn a_page_may_read_how_long_to_wait() {
+        let mut response = Response::default();
+        allow_origin(&mut response, Some("https://shop.example"));
+        let headers = response.headers();
+        assert_eq!(headers[header::ACCESS_CONTROL_ALLOW_ORIGIN], "https://shop.example");
+        assert_eq!(headers[header::ACCESS_CONTROL_EXPOSE_HEADERS], "Retry-After, Footfall-Answer");
+    }
+
+    #[test]
     fn an_answer_in_a_header_is_ascii_and_says_the_same() {
         let frame = Fault::new(RejectReason::Malformed, "k: \u{e9} \u{1f600} \u{7f}\n\"").frame();
         let response = Reply::from(frame.clone()).pixel();

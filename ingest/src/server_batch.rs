@@ -372,6 +372,22 @@ mod tests {
         assert_eq!(id(r#"{"idempotency":"order-4711"}"#).unwrap().to_string(), GOLDEN_ID);
     }
 
+    #[test]
+    fn an_id_counts_before_a_key() {
+        let told = "01a315e4-6800-7000-8000-c3d400000001";
+        assert_eq!(
+            id(&format!(r#"{{"id":"{told}","idempotency":"order-4711"}}"#)).unwrap().to_string(),
+            told
+        );
+    }
+
+    #[test]
+    fn a_key_is_no_longer_than_told() {
+        let of = |length| id(&format!(r#"{{"idempotency":"{}"}}"#, "x".repeat(length)));
+        of(MAX_KEY_BYTES).unwrap();
+        assert_eq!(of(MAX_KEY_BYTES + 1).unwrap_err().reason, RejectReason::BadField);
+    }
+
     /// printf 'shop\0order-4711' | sha256sum
     const GOLDEN_ID: &str = "00000000-0000-4afe-c05b-13e7ab12a1d6";
 

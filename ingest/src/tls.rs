@@ -286,11 +286,14 @@ mod tests {
     fn a_bad_file_keeps_the_old_certificate_and_a_good_one_replaces_it() {
         let dir = tempfile::tempdir().unwrap();
         let certificate = Certificate::load(&files(dir.path(), &pem(|_| ()))).unwrap();
-        let first = certificate.current.load_full();
-        let second = pem(|_| ());
-        certificate.reload(&files(dir.path(), &Pem { key: "nonsense".into(), ..pem(|_| ()) }));
+        let (first, first_files) = (certificate.current.load_full(), certificate.files().clone());
+        let (bad, good) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        certificate.reload(&files(bad.path(), &Pem { key: "nonsense".into(), ..pem(|_| ()) }));
         assert_eq!(certificate.current.load().cert, first.cert);
-        certificate.reload(&files(dir.path(), &second));
+        assert_eq!(*certificate.files(), first_files);
+        let second = files(good.path(), &pem(|_| ()));
+        certificate.reload(&second);
         assert_ne!(certificate.current.load().cert, first.cert);
+        assert_eq!(*certificate.files(), second, "these are watched from now on");
     }
 }

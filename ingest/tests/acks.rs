@@ -183,3 +183,22 @@ async fn a_shutdown_acks_what_is_in_flight_then_closes_with_1012() {
     let last = kafka.report("node-1", |report| report.online == 0 && report.ledger.accepted == 2).await;
     assert_eq!(last.ledger.received, 3);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shutdown_waits_for_no_ack_longer_than_the_grace_period() {
+    let kafka = Kafka::start();
+    let ingest = Ingest::start_with(&kafka, |config| config.grace_period_ms = 300).await;
+    let mut tracker = ingest.tracker().await;
+    tracker.send(&batch(stream(1), 1, &[view("/")])).await;
+    tracker.ack().await;
+    kafka.cluster.broker_round_trip_time(-1, Duration::from_secs(3)).unwrap();
+    tracker.send(&batch(stream(1), 2, &[view("/")])).await;
+    tracker.text("nonsense").await;
+    assert!(matches!(tracker.next().await, ServerFrame::Error { .. }), "the batch is in flight");
+    let stopped = tokio::spawn(ingest.stop());
+    let last = tracker.next().await;
+    assert!(matches!(last, ServerFrame::Bye { .. }), "{last:?}");
+    kafka.cluster.broker_round_trip_time(-1, Duration::ZERO).unwrap();
+    drop(tracker);
+    stopped.await.unwrap();
+}

@@ -36,6 +36,30 @@ async fn a_page_without_a_socket_asks_for_a_token_and_sends_with_it() {
     ingest.stop().await;
 }
 
+/// Each request comes with another user agent, which without a token makes another visitor, and with the token of the
+/// answer before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_in_the_query_keeps_the_visitor() {
+    let kafka = Kafka::start();
+    let ingest = Ingest::start(&kafka).await;
+    let mut answer = ingest.post("/e?k=shop", &batch(stream(1), 1, &[view("/")])).await.frame();
+    let [first, second] = [2, 3].map(|first| batch(stream(1), first, &[view("/")]).to_string());
+    for (method, path, agent, body) in [
+        ("POST", "/e?k=shop", "one", first.as_str()),
+        ("GET", in_a_pixel(&second).as_str(), "two", ""),
+        ("GET", "/e.gif?k=shop&u=https%3A%2F%2Fshop.example%2F", "three", ""),
+    ] {
+        let ServerFrame::Ack(ack) = answer else { panic!("{answer:?}") };
+        let path = format!("{path}&t={}", ack.token.unwrap());
+        let next = http(ingest.address, method, &path, &[("user-agent", agent)], body.as_bytes()).await;
+        answer = if method == "GET" { answer_of(&next) } else { next.frame() };
+    }
+    let visitors: std::collections::HashSet<_> =
+        kafka.events(4).await.into_iter().map(|(_, event)| event.visitor).collect();
+    assert_eq!(visitors.len(), 1);
+    ingest.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_last_beacon_without_a_token_is_taken() {
     let kafka = Kafka::start();
@@ -50,6 +74,13 @@ async fn a_last_beacon_without_a_token_is_taken() {
     ingest.stop().await;
 }
 
+/// In all but its tag.
+fn no_batch() -> String {
+    let mut frame = batch(stream(1), 1, &[view("/")]);
+    frame["t"] = "here".into();
+    frame.to_string()
+}
+
 #[rstest]
 #[case::switched_off("/e?k=closed", None, b"{}".to_vec(), 403, RejectReason::SiteDisabled)]
 #[case::unknown_site("/e?k=nowhere", None, b"{}".to_vec(), 404, RejectReason::UnknownSite)]
@@ -58,7 +89,7 @@ async fn a_last_beacon_without_a_token_is_taken() {
 #[case::null_origin("/e?k=shop", Some("null"), b"{}".to_vec(), 403, RejectReason::OriginDenied)]
 #[case::malformed("/e?k=shop", None, b"nonsense".to_vec(), 400, RejectReason::Malformed)]
 #[case::empty("/e?k=shop", None, b"".to_vec(), 400, RejectReason::Malformed)]
-#[case::no_batch("/e?k=shop", None, br#"{"t":"here","path":"/","visible":true}"#.to_vec(), 400, RejectReason::Malformed)]
+#[case::no_batch("/e?k=shop", None, no_batch().into_bytes(), 400, RejectReason::Malformed)]
 #[case::bad_utf8("/e?k=shop", None, vec![b'"', 0xff, b'"'], 400, RejectReason::BadUtf8)]
 #[case::too_large("/e?k=shop", None, vec![b' '; 64 * 1024 + 1], 413, RejectReason::TooLarge)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -81,7 +112,10 @@ async fn a_bad_request_is_answered_with_its_status_and_kept(
         panic!("{answer:?}")
     };
     assert_eq!(told, reason);
-    assert_eq!(kafka.dead_letters(1).await[0].reason, reason);
+    let letter = kafka.dead_letters(1).await.remove(0);
+    assert_eq!(letter.reason, reason);
+    let sent = String::from_utf8_lossy(&body);
+    assert!(sent.starts_with(&letter.payload) && letter.payload.is_empty() == sent.is_empty(), "{letter:?}");
     ingest.stop().await;
 }
 
@@ -159,13 +193,14 @@ async fn a_pixel_on_a_page_without_scripts_is_a_view_of_that_page() {
     let ingest = Ingest::start(&kafka).await;
     let headers =
         [("referer", "https://shop.example/plain?x=1"), ("user-agent", "Mozilla/5.0 Firefox/140.0")];
-    let pixel = http(ingest.address, "GET", "/e.gif?k=shop", &headers, b"").await;
+    let pixel = http(ingest.address, "GET", "/e.gif?k=shop&z=Europe/Berlin", &headers, b"").await;
     assert_eq!(pixel.status, 200);
     assert!(matches!(answer_of(&pixel), ServerFrame::Ack(ack) if ack.refused.is_empty()), "{pixel:?}");
     assert_eq!(pixel.headers["content-type"], "image/gif");
     assert!(pixel.body.starts_with("GIF89a"), "{pixel:?}");
     let (_, event) = kafka.events(1).await.remove(0);
-    assert_eq!((event.path.as_str(), event.browser.as_str()), ("/plain", "Firefox"));
+    let shown = [event.path.as_str(), event.browser.as_str(), event.country.as_str()];
+    assert_eq!(shown, ["/plain", "Firefox", "DE"]);
     ingest.stop().await;
 }
 
@@ -175,8 +210,9 @@ async fn a_batch_in_a_pixel_is_acked_in_the_header_with_its_refusals() {
     let ingest = Ingest::start(&kafka).await;
     let json =
         batch(stream(1), 7, &[view("/pixel"), json!({"k": "view", "at": 0, "u": "\u{e9}"})]).to_string();
-    let encoded: String = url::form_urlencoded::byte_serialize(json.as_bytes()).collect();
-    let pixel = ingest.get(&format!("/e.gif?k=shop&b={encoded}")).await;
+    let pixel =
+        http(ingest.address, "GET", &in_a_pixel(&json), &[("origin", "https://shop.example")], b"").await;
+    assert_eq!(pixel.headers["access-control-allow-origin"], "https://shop.example", "it may be read");
     let ServerFrame::Ack(ack) = answer_of(&pixel) else { panic!("{pixel:?}") };
     assert_eq!((ack.first, ack.upto, ack.refused[0].seq), (7, 8, 8));
     assert!(ack.token.is_some());
@@ -184,22 +220,32 @@ async fn a_batch_in_a_pixel_is_acked_in_the_header_with_its_refusals() {
     ingest.stop().await;
 }
 
+const FROM_SHOP: (&str, &str) = ("referer", "https://shop.example/");
+
+fn in_a_pixel(batch: &str) -> String {
+    let encoded: String = url::form_urlencoded::byte_serialize(batch.as_bytes()).collect();
+    format!("/e.gif?k=shop&b={encoded}")
+}
+
 #[rstest]
-#[case::unknown_site("/e.gif?k=nowhere", "https://shop.example/", 404, RejectReason::UnknownSite)]
-#[case::no_query("/e.gif", "https://shop.example/", 404, RejectReason::UnknownSite)]
-#[case::on_another_page("/e.gif?k=shop", "https://evil.example/", 403, RejectReason::OriginDenied)]
-#[case::switched_off("/e.gif?k=closed", "https://shop.example/", 403, RejectReason::SiteDisabled)]
-#[case::no_batch("/e.gif?k=shop&b=%21", "https://shop.example/", 400, RejectReason::Malformed)]
+#[case::unknown_site("/e.gif?k=nowhere", &[FROM_SHOP], 404, RejectReason::UnknownSite)]
+#[case::no_query("/e.gif", &[FROM_SHOP], 404, RejectReason::UnknownSite)]
+#[case::on_another_page("/e.gif?k=shop", &[("referer", "https://evil.example/")], 403, RejectReason::OriginDenied)]
+#[case::from_another_origin("/e.gif?k=shop", &[FROM_SHOP, ("origin", "https://evil.example")], 403, RejectReason::OriginDenied)]
+#[case::switched_off("/e.gif?k=closed", &[FROM_SHOP], 403, RejectReason::SiteDisabled)]
+#[case::no_batch("/e.gif?k=shop&b=%21", &[FROM_SHOP], 400, RejectReason::Malformed)]
+#[case::another_frame(&in_a_pixel(&no_batch()), &[FROM_SHOP], 400, RejectReason::Malformed)]
+#[case::too_many(&in_a_pixel(&batch(stream(1), 1, &vec![json!(1); 17]).to_string()), &[FROM_SHOP], 413, RejectReason::TooLarge)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bad_pixel_is_answered_with_its_status_and_kept(
     #[case] path: &str,
-    #[case] referer: &str,
+    #[case] headers: &[(&str, &str)],
     #[case] status: u16,
     #[case] reason: RejectReason,
 ) {
     let kafka = Kafka::start();
     let ingest = Ingest::start(&kafka).await;
-    let pixel = http(ingest.address, "GET", path, &[("referer", referer)], b"").await;
+    let pixel = http(ingest.address, "GET", path, headers, b"").await;
     assert_eq!(pixel.status, status);
     let (ServerFrame::Error { reason: told, .. } | ServerFrame::Stop { reason: told, .. }) =
         answer_of(&pixel)
@@ -209,7 +255,9 @@ async fn a_bad_pixel_is_answered_with_its_status_and_kept(
     assert_eq!(told, reason);
     assert_eq!(pixel.headers["content-type"], "application/json");
     assert_eq!(pixel.frame(), answer_of(&pixel), "no image: the page's onerror fires");
-    assert_eq!(kafka.dead_letters(1).await[0].reason, reason);
+    let letter = kafka.dead_letters(1).await.remove(0);
+    let query = path.split_once('?').map_or("", |(_, query)| query);
+    assert_eq!((letter.reason, letter.payload.as_str()), (reason, query));
     ingest.stop().await;
 }
 
@@ -235,6 +283,10 @@ async fn a_preflight_is_answered_for_allowed_origins_only() {
         let answer = http(ingest.address, "OPTIONS", "/e?k=shop", &[("origin", origin)], b"").await;
         assert_eq!(answer.status, status);
         assert_eq!(answer.headers.contains_key("access-control-allow-origin"), status == 204);
+        if status == 204 {
+            assert_eq!(answer.headers["access-control-allow-methods"], "POST");
+            assert_eq!(answer.headers["access-control-allow-headers"], "content-type, content-encoding");
+        }
     }
     ingest.stop().await;
 }

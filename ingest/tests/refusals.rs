@@ -98,15 +98,19 @@ async fn a_malformed_frame_is_answered_kept_and_after_five_in_a_row_closed(
         tracker.send(&batch(stream(1), first, &[view("/")])).await;
         tracker.ack().await;
     }
+    for _ in 0..4 {
+        tracker.text(frame).await;
+    }
+    tracker.send(&json!({"t": "here", "path": "/", "visible": true})).await;
     for _ in 0..5 {
         tracker.text(frame).await;
     }
     assert_eq!(tracker.close_code().await, 1008);
     is_unharmed(&mut neighbour, 1).await;
-    let letters = kafka.dead_letters(9).await;
+    let letters = kafka.dead_letters(13).await;
     assert!(letters.iter().all(|letter| letter.payload == frame));
     let report = kafka.report("node-1", |report| report.ledger.accepted == 5).await;
-    assert_eq!((report.ledger.refused[&RejectReason::Malformed], report.ledger.received), (9, 14));
+    assert_eq!((report.ledger.refused[&RejectReason::Malformed], report.ledger.received), (13, 18));
     drop((tracker, neighbour));
     ingest.stop().await;
 }
@@ -150,6 +154,21 @@ async fn a_protocol_error_closes_with_1002() {
     tracker.socket.get_mut().write_all(&[0x81, 0x02, b'{', b'}']).await.unwrap();
     assert_eq!(tracker.close_code().await, 1002);
     drop(tracker);
+    ingest.stop().await;
+}
+
+#[rstest]
+#[case::large(1, 15 * 1024, 200)]
+#[case::too_large(1, 17 * 1024, 431)]
+#[case::many(60, 1, 200)]
+#[case::too_many(65, 1, 431)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_header_over_its_cap_is_refused(#[case] lines: usize, #[case] length: usize, #[case] status: u16) {
+    let kafka = Kafka::start();
+    let ingest = Ingest::start(&kafka).await;
+    let value = "x".repeat(length);
+    let headers = vec![("x", value.as_str()); lines];
+    assert_eq!(http(ingest.address, "GET", "/healthz", &headers, b"").await.status, status);
     ingest.stop().await;
 }
 
@@ -207,10 +226,12 @@ async fn a_flood_is_slowed_then_refused_then_closed() {
     .await;
     let (mut tracker, mut neighbour) = (ingest.tracker().await, ingest.tracker().await);
     let hundred = vec![view("/"); 100];
-    for n in 0..3 {
-        tracker.send(&batch(stream(1), 1 + n * 100, &hundred)).await;
+    let mut first = 1;
+    for count in [100, 100, 80, 10, 10] {
+        tracker.send(&batch(stream(1), first, &hundred[..count])).await;
+        first += count as u32;
     }
-    // Near the limit, a hint; everything is taken all the same.
+    // Near the limit, a hint, and only one; everything is taken all the same.
     let (mut acked, mut hints) = (0, 0);
     while acked < 300 || hints == 0 {
         match tracker.next().await {
@@ -239,6 +260,62 @@ async fn a_flood_is_slowed_then_refused_then_closed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_as_told_is_forgiven_what_was_before() {
+    let kafka = Kafka::start();
+    let ingest = Ingest::start_with(&kafka, |config| {
+        config.limits.limit_loopback = true;
+        config.limits.events_per_connection = Rate::new(200, 256);
+        config.limits.flood_strikes = 1;
+    })
+    .await;
+    let mut tracker = ingest.tracker().await;
+    let full = batch(stream(1), 1, &vec![view("/"); 256]);
+    for _ in 0..2 {
+        // One is taken, one is told to wait, and one did not.
+        let mut nacks = Vec::new();
+        for _ in 0..3 {
+            tracker.send(&full).await;
+        }
+        while nacks.len() < 2 {
+            match tracker.next().await {
+                ServerFrame::Ack(_) | ServerFrame::Slow { .. } => {}
+                ServerFrame::Nack(nack) => nacks.push(nack),
+                other => panic!("{other:?}"),
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(u64::from(nacks[1].retry_ms) + 100)).await;
+    }
+    tracker.send(&full).await;
+    while !matches!(tracker.next().await, ServerFrame::Ack(_)) {}
+    drop(tracker);
+    ingest.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_small_batch_in_between_is_taken_and_forgives_nothing() {
+    let kafka = Kafka::start();
+    let ingest = Ingest::start_with(&kafka, |config| {
+        config.limits.limit_loopback = true;
+        config.limits.events_per_connection = Rate::new(50, 256);
+        config.limits.flood_strikes = 3;
+    })
+    .await;
+    let mut tracker = ingest.tracker().await;
+    let (full, small) =
+        (batch(stream(1), 1, &vec![view("/"); 256]), batch(stream(1), 257, &[view("/small")]));
+    for _ in 0..6 {
+        for frame in [&full, &small] {
+            // Closed by then, perhaps.
+            let _ = tracker.socket.send(Message::text(frame.to_string())).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+    assert_eq!(tracker.close_code().await, 1008);
+    assert!(kafka.events(257).await.iter().any(|(_, event)| event.path == "/small"));
+    ingest.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_pings_and_small_frames_is_closed_too() {
     let kafka = Kafka::start();
     let ingest = Ingest::start_with(&kafka, |config| {
@@ -247,11 +324,16 @@ async fn a_flood_of_pings_and_small_frames_is_closed_too() {
         config.limits.flood_strikes = 10;
     })
     .await;
-    for ping in [true, false] {
+    let text = |text: &'static str| Message::text(text);
+    let here = text(r#"{"t":"here","path":"/","visible":true}"#);
+    let mut mostly_malformed = vec![text("nonsense"); 4];
+    mostly_malformed.push(here.clone());
+    for frames in
+        [vec![Message::Ping(vec![1].into())], vec![text(r#"{"t":"zz"}"#)], vec![here], mostly_malformed]
+    {
         let mut tracker = ingest.tracker().await;
-        for _ in 0..300 {
-            let frame = if ping { Message::Ping(vec![1].into()) } else { Message::text(r#"{"t":"zz"}"#) };
-            if tracker.socket.send(frame).await.is_err() {
+        for frame in frames.iter().cycle().take(300) {
+            if tracker.socket.send(frame.clone()).await.is_err() {
                 break;
             }
         }

@@ -1,9 +1,14 @@
 //! What a site's own servers send: signed, each event with its id and its answer.
 #![allow(clippy::unwrap_used)] // a test may panic
 
+#[path = "support/mmdb.rs"]
+mod mmdb;
 mod support;
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    collections::HashSet,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use footfall_schemas::{
     RejectReason, VisitorId,
@@ -16,6 +21,7 @@ use rstest::rstest;
 use serde_json::{Value, json};
 use sha2::Sha256;
 use support::*;
+use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 
 const PATH: &str = "/api/v1/events";
 const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
@@ -71,10 +77,15 @@ async fn each_event_is_answered_for_itself_once_kafka_has_it() {
         json!({"k": "view", "at": now_ms(), "u": "nonsense", "idempotency": "x", "ip": "203.0.113.9"}),
     );
     events.push(json!(7));
+    let mut unwanted = event("unwanted", "anna", 0);
+    unwanted["u"] = "https://shop.example/private/page".into();
+    events.insert(0, unwanted);
     let answer = post_signed(&ingest, "shop", &[], &body(&events)).await;
     assert_eq!(answer.status, 200);
+    assert_eq!(answer.headers["content-type"], "application/json");
+    assert_eq!(answer.headers["cache-control"], "no-store");
     let results = results(&answer);
-    assert_eq!(results.len(), 23);
+    assert_eq!(results.len(), 24);
     let refused: Vec<_> = results
         .iter()
         .enumerate()
@@ -86,46 +97,64 @@ async fn each_event_is_answered_for_itself_once_kafka_has_it() {
         .collect();
     assert_eq!(
         refused,
-        [(5, RejectReason::TooOld), (9, RejectReason::BadUrl), (22, RejectReason::Malformed)]
+        [
+            (0, RejectReason::IgnoredPath),
+            (6, RejectReason::TooOld),
+            (10, RejectReason::BadUrl),
+            (23, RejectReason::Malformed)
+        ]
     );
     let stored = kafka.events(20).await;
-    let time = stored[0].1.event_time;
-    assert!((now_ms() - 3 * DAY_MS - time).abs() < 60_000, "back-dated: {time}");
+    let told: HashSet<_> = events.iter().filter_map(|event| event["at"].as_i64()).collect();
+    assert!(stored.iter().all(|(_, event)| told.contains(&event.event_time)), "back-dated as told");
     let letters = kafka.dead_letters(3).await;
+    assert!(letters.iter().all(|letter| letter.reason != RejectReason::IgnoredPath), "nothing of it is kept");
     assert!(
         letters
             .iter()
             .all(|letter| !letter.payload.contains("203.0.113.9") && !letter.payload.contains("anna"))
     );
     let report = kafka.report("node-1", |report| report.ledger.accepted == 20).await;
-    assert_eq!((report.ledger.received, report.ledger.retried), (23, 0));
+    assert_eq!((report.ledger.received, report.ledger.retried), (24, 0));
     ingest.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_resend_has_the_same_id_visitor_and_partition_and_no_record_names_anybody() {
     let kafka = Kafka::start();
-    let ingest = Ingest::start(&kafka).await;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("cities.mmdb");
+    let cities = [("203.0.113.0", 24, ["AT", "Tyrol", "Innsbruck"])];
+    std::fs::write(&path, mmdb::database("GeoLite2-City", &cities)).unwrap();
+    let ingest = Ingest::start_with(&kafka, |config| config.geography.database = Some(path)).await;
     let at = now_ms() - DAY_MS;
     let by_address = json!({"k": "view", "u": "https://shop.example/", "at": at, "id": "01a315e4-6800-7000-8000-c3d400000001",
         "ip": "203.0.113.9", "user_agent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
-        "ctx": {"z": "Europe/Berlin"}});
-    let by_name = event("order-4711", "anna@mail.example", 1_000);
-    let body = body(&[by_address, by_name]);
+        "ctx": {"w": 400}});
+    let mut on_another_day = by_address.clone();
+    on_another_day["id"] = "01a315e4-6800-7000-8000-c3d400000002".into();
+    on_another_day["at"] = (at - DAY_MS).into();
+    let mut by_name = event("order-4711", "anna@mail.example", 1_000);
+    by_name["ctx"] = json!({"z": "Europe/Berlin"});
+    let body = body(&[by_address, on_another_day, by_name]);
     for _ in 0..2 {
         let results = results(&post_signed(&ingest, "shop", &[], &body).await);
         assert!(results.iter().all(|result| matches!(result, EventResult::Accepted { .. })), "{results:?}");
     }
-    let stored = kafka.events(4).await;
+    let stored = kafka.events(6).await;
     let mut fates: Vec<(String, VisitorId, i32)> = stored
         .iter()
         .map(|(partition, event)| (event.event_id.to_string(), event.visitor, *partition))
         .collect();
     fates.sort();
     fates.dedup();
-    assert_eq!(fates.len(), 2, "{fates:?}");
-    let view = stored.iter().map(|(_, event)| event).find(|event| event.name.is_empty()).unwrap();
-    assert_eq!((view.browser.as_str(), view.country.as_str()), ("Firefox", "DE"));
+    assert_eq!(fates.len(), 3, "{fates:?}");
+    let visitors: HashSet<_> = fates.iter().map(|(_, visitor, _)| visitor).collect();
+    assert_eq!(visitors.len(), 3, "an address is a visitor of the event's day, whenever it is sent");
+    let found = |name: &str| stored.iter().map(|(_, event)| event).find(|event| event.name == name).unwrap();
+    let (view, paid) = (found(""), found("paid"));
+    assert_eq!((view.browser.as_str(), view.country.as_str()), ("Firefox", "AT"));
+    assert_eq!(paid.country, "DE", "without an address, the time zone tells");
     let text = format!("{stored:?}");
     assert!(!text.contains("203.0.113.9") && !text.contains("anna"), "{text}");
     ingest.stop().await;
@@ -244,5 +273,31 @@ async fn nothing_is_accepted_that_kafka_has_not() {
     assert_eq!(answer.status, 503);
     assert!(matches!(results(&answer)[0], EventResult::Retry { reason: RetryReason::LogUnavailable, .. }));
     kafka.cluster.broker_up(1).unwrap();
+    ingest.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn so_many_bodies_are_held_at_once_and_the_next_is_told_to_come_again() {
+    let kafka = Kafka::start();
+    let ingest = Ingest::start_with(&kafka, |config| config.timeouts.body_ms = 60_000).await;
+    // Whether a request is signed shows only at the end of its body.
+    let timestamp = (now_ms() / 1_000).to_string();
+    let headers = [("footfall-site", "shop"), ("footfall-timestamp", timestamp.as_str())];
+    let head = format!(
+        "POST {PATH} HTTP/1.1\r\nhost: x\r\nfootfall-site: shop\r\nfootfall-timestamp: {timestamp}\r\ncontent-length: 9\r\n\r\n"
+    );
+    let unsigned = async || http(ingest.address, "POST", PATH, &headers, b"{}").await;
+    let mut held = Vec::new();
+    eventually("there is no room", async || {
+        let mut stream = TcpStream::connect(ingest.address).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        held.push(stream);
+        let answer = unsigned().await;
+        answer.status == 503 && answer.headers["retry-after"] == "1"
+    })
+    .await;
+    assert!(held.len() >= 32, "{}", held.len());
+    drop(held);
+    eventually("there is room again", async || unsigned().await.status == 401).await;
     ingest.stop().await;
 }

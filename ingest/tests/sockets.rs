@@ -145,6 +145,29 @@ async fn a_peer_that_answers_no_ping_is_dropped_within_two_heartbeats() {
     ingest.stop().await;
 }
 
+/// While so much is in flight that nothing more is read, its pongs wait unread.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_an_answer_is_not_idle() {
+    let kafka = Kafka::start();
+    let ingest = Ingest::start_with(&kafka, |config| {
+        config.limits.batches_in_flight = 1;
+        config.timeouts.ping_ms = 500;
+        config.timeouts.idle_ms = 1_000;
+    })
+    .await;
+    let mut tracker = ingest.tracker().await;
+    tracker.send(&batch(stream(1), 1, &[view("/")])).await;
+    tracker.ack().await;
+    kafka.cluster.broker_round_trip_time(-1, Duration::from_millis(2_500)).unwrap();
+    tracker.send(&batch(stream(1), 2, &[view("/")])).await;
+    assert_eq!(tracker.ack().await.upto, 2);
+    kafka.cluster.broker_round_trip_time(-1, Duration::ZERO).unwrap();
+    tracker.send(&batch(stream(1), 3, &[view("/")])).await;
+    assert_eq!(tracker.ack().await.upto, 3);
+    drop(tracker);
+    ingest.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_that_does_not_read_is_let_go_and_its_events_are_told_for() {
     let kafka = Kafka::start();

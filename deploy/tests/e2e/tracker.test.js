@@ -58,7 +58,7 @@ async function arrived({ views, events }) {
   const list = streams.map((stream) => `'${stream}'`).join();
   const rows = () =>
     node.query(
-      `SELECT stream, kind, name, event_time,
+      `SELECT kind, name, event_time, left(replaceAll(toString(event_id), '-', ''), 24) AS stream,
          reinterpretAsUInt32(reverse(unhex(right(replaceAll(toString(event_id), '-', ''), 8)))) AS seq
        FROM events WHERE stream IN (${list}) ORDER BY stream, seq`,
     );
