@@ -9,7 +9,10 @@ use std::{
 
 use anyhow::{Context, bail};
 use footfall_ingest::{Script, scripts};
-use footfall_schemas::SiteId;
+use footfall_schemas::{
+    SiteId,
+    snippet::{DEFAULT_MODULES, INCLUDE_LOCALHOST, is_loopback},
+};
 
 use crate::{
     ready::reachable,
@@ -32,8 +35,8 @@ pub struct SnippetArgs {
     /// By content: cached for a year and checked by the browser; to be pasted anew after an upgrade of the nodes
     #[arg(long)]
     pub pin: bool,
-    /// Modules for the tracker to load, separated by spaces
-    #[arg(long, value_name = "NAMES", value_delimiter = ' ')]
+    /// Modules for the tracker to load, separated by spaces; "" for none
+    #[arg(long, value_name = "NAMES", value_delimiter = ' ', default_value = DEFAULT_MODULES)]
     pub modules: Vec<String>,
     /// Add the script for browsers of before ES modules
     #[arg(long)]
@@ -118,7 +121,7 @@ struct Snippet<'a> {
 
 impl Snippet<'_> {
     fn tags(&self) -> anyhow::Result<String> {
-        let modules = self.modules()?;
+        let modules = self.data_modules()?;
         let mut tags = self.script("f", "defer", &modules)?;
         if self.args.es5 {
             tags += &self.script("f-es5", "nomodule defer", &modules).context("--es5")?;
@@ -141,18 +144,16 @@ impl Snippet<'_> {
         let mut hints = format!(
             "\nA Content-Security-Policy of the pages needs:\n  script-src {origin}\n  connect-src {origin} {socket}\n  img-src {origin}\n\nIntegrity:\n"
         );
-        let modules = self.args.modules.iter().map(|module| format!("f-{module}"));
+        let modules = self.modules().map(|module| format!("f-{module}"));
         let es5 = self.args.es5.then(|| "f-es5".to_owned());
-        for name in ["f".to_owned()].into_iter().chain(modules).chain(es5) {
+        for name in ["f", "f-more"].map(str::to_owned).into_iter().chain(modules).chain(es5) {
             if let Ok(script) = self.named(&name) {
                 let _ = writeln!(hints, "  {name}.js {}", script.integrity);
             }
         }
         if self.args.pin {
             hints += "\nPaste it anew after an upgrade of the nodes: a node of another version answers 404 to this hash.\n";
-            if !self.args.modules.is_empty() {
-                hints += "The tracker loads its modules by their plain names, unchecked.\n";
-            }
+            hints += "What the tracker loads besides itself comes by plain names, unchecked.\n";
         }
         if self.args.endpoint.is_none() {
             hints +=
@@ -161,12 +162,16 @@ impl Snippet<'_> {
         hints
     }
 
+    fn modules(&self) -> impl Iterator<Item = &String> {
+        self.args.modules.iter().filter(|module| !module.is_empty())
+    }
+
     /// Value of `data-modules`.
-    fn modules(&self) -> anyhow::Result<String> {
-        for module in &self.args.modules {
+    fn data_modules(&self) -> anyhow::Result<String> {
+        for module in self.modules() {
             self.named(&format!("f-{module}")).with_context(|| format!("--modules: {module}"))?;
         }
-        Ok(self.args.modules.join(" "))
+        Ok(self.modules().map(String::as_str).collect::<Vec<_>>().join(" "))
     }
 
     fn script(&self, name: &str, kind: &str, modules: &str) -> anyhow::Result<String> {
@@ -177,8 +182,8 @@ impl Snippet<'_> {
             let _ = write!(tag, " integrity=\"{}\" crossorigin=\"anonymous\"", script.integrity);
         }
         let _ = write!(tag, " data-site=\"{}\"", escape(self.args.site.as_str()));
-        if !self.endpoint.prefix.is_empty() {
-            let _ = write!(tag, " data-endpoint=\"{}\"", escape(&self.endpoint.to_string()));
+        if is_loopback(&self.endpoint.authority) {
+            tag += INCLUDE_LOCALHOST;
         }
         if !modules.is_empty() {
             let _ = write!(tag, " data-modules=\"{}\"", escape(modules));
@@ -222,8 +227,9 @@ mod tests {
         Snippet { args, endpoint: args.endpoint.clone().unwrap(), scripts }
     }
 
-    fn build() -> [Script; 4] {
-        ["f", "f-autocapture", "f-es5", "f-vitals"].map(|name| Script::new(name, name.as_bytes(), b"", b""))
+    fn build() -> [Script; 6] {
+        ["f", "f-autocapture", "f-es5", "f-links", "f-more", "f-vitals"]
+            .map(|name| Script::new(name, name.as_bytes(), b"", b""))
     }
 
     // Of "f" and "f-es5": printf f | openssl dgst -sha384 -binary | base64
@@ -231,17 +237,19 @@ mod tests {
     const ES5: &str = "sha384-aR3hEx73d75VLfBvRp9ZHcyzUMc1vjvhq0USUYF1cnLnuOrAKpZmEAxjB7OOfypo";
 
     #[rstest]
-    #[case::plain("", r#"<script defer src="https://stats.example/f.js" data-site="shop"></script>
+    #[case::plain("", r#"<script defer src="https://stats.example/f.js" data-site="shop" data-modules="links"></script>
+"#.to_owned())]
+    #[case::no_modules("--modules=", r#"<script defer src="https://stats.example/f.js" data-site="shop"></script>
 "#.to_owned())]
     #[case::modules("--modules vitals+autocapture", r#"<script defer src="https://stats.example/f.js" data-site="shop" data-modules="vitals autocapture"></script>
 "#.to_owned())]
-    #[case::old_browsers("--es5", r#"<script defer src="https://stats.example/f.js" data-site="shop"></script>
+    #[case::old_browsers("--modules= --es5", r#"<script defer src="https://stats.example/f.js" data-site="shop"></script>
 <script nomodule defer src="https://stats.example/f-es5.js" data-site="shop"></script>
 "#.to_owned())]
-    #[case::no_scripts("--noscript", r#"<script defer src="https://stats.example/f.js" data-site="shop"></script>
+    #[case::no_scripts("--modules= --noscript", r#"<script defer src="https://stats.example/f.js" data-site="shop"></script>
 <noscript><img src="https://stats.example/e.gif?k=shop" alt="" referrerpolicy="no-referrer-when-downgrade"></noscript>
 "#.to_owned())]
-    #[case::pinned("--pin --es5", format!(r#"<script defer src="https://stats.example/f.3a31ca443b6cae37.js" integrity="{F}" crossorigin="anonymous" data-site="shop"></script>
+    #[case::pinned("--modules= --pin --es5", format!(r#"<script defer src="https://stats.example/f.3a31ca443b6cae37.js" integrity="{F}" crossorigin="anonymous" data-site="shop"></script>
 <script nomodule defer src="https://stats.example/f-es5.691de1131ef777be.js" integrity="{ES5}" crossorigin="anonymous" data-site="shop"></script>
 "#))]
     fn the_tags_to_paste(#[case] line: &str, #[case] expected: String) {
@@ -249,21 +257,18 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_is_told_and_values_are_escaped() {
+    fn a_prefix_is_where_the_files_are_and_values_are_escaped() {
         let mut args = args("--noscript");
         args.endpoint = Some("https://shop.example/a&b\"/".parse().unwrap());
         let tags = snippet(&args, &build()).tags().unwrap();
         let prefix = "https://shop.example/a&amp;b&quot;";
-        assert!(
-            tags.contains(&format!("src=\"{prefix}/f.js\" data-site=\"shop\" data-endpoint=\"{prefix}\">")),
-            "{tags}"
-        );
+        assert!(tags.contains(&format!("src=\"{prefix}/f.js\" data-site=\"shop\" data-modules=")), "{tags}");
         assert!(tags.contains(&format!("<img src=\"{prefix}/e.gif?k=shop\"")), "{tags}");
     }
 
     #[rstest]
     #[case("--modules nothing", "--modules: nothing: this build has no f-nothing.js, only f.js")]
-    #[case("--es5", "--es5: this build has no f-es5.js, only f.js")]
+    #[case("--modules= --es5", "--es5: this build has no f-es5.js, only f.js")]
     fn what_this_build_does_not_have_is_an_error(#[case] line: &str, #[case] told: &str) {
         let core = [Script::new("f", b"f", b"", b"")];
         assert_eq!(format!("{:#}", snippet(&args(line), &core).tags().unwrap_err()), told);
@@ -283,7 +288,11 @@ mod tests {
         let hints = snippet(&args, &build()).hints();
         let policy = format!("  script-src {origin}\n  connect-src {origin} {socket}\n  img-src {origin}\n");
         assert!(hints.contains(&policy), "{hints}");
-        assert!(hints.contains(&format!("  f.js {F}\n  f-vitals.js sha384-")), "{hints}");
+        assert!(
+            hints.contains(&format!("  f.js {F}\n  f-more.js sha384-"))
+                && hints.contains("\n  f-vitals.js sha384-"),
+            "{hints}"
+        );
     }
 
     #[rstest]

@@ -26,7 +26,8 @@ fn stdout_is_the_tags_and_nothing_else() {
     );
     let config = ["--config", file.to_str().unwrap()];
     let own = snippet(&[&["--site", "shop"], &config[..]].concat()).unwrap();
-    assert_eq!(own, "<script defer src=\"http://127.0.0.1:8099/f.js\" data-site=\"shop\"></script>\n");
+    let tag = r#"<script defer src="http://127.0.0.1:8099/f.js" data-site="shop" data-include="localhost" data-modules="links"></script>"#;
+    assert_eq!(own.trim_end(), tag);
 
     let pinned = ["--site", "shop", "--endpoint", "https://stats.example", "--pin"];
     let pinned = snippet(&[&pinned[..], &config[..]].concat()).unwrap();

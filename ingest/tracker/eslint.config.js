@@ -23,7 +23,7 @@ export default tseslint.config(
     files: ["demo/**/*.js"],
     languageOptions: {
       sourceType: "script",
-      globals: { window: "readonly", document: "readonly", location: "readonly", history: "readonly", matchMedia: "readonly", setInterval: "readonly", footfall: "readonly", URL: "readonly" },
+      globals: { window: "readonly", document: "readonly", location: "readonly", history: "readonly", performance: "readonly", setTimeout: "readonly", matchMedia: "readonly", setInterval: "readonly", footfall: "readonly", URL: "readonly" },
     },
   },
   { files: ["**/*.mjs"], languageOptions: { globals: { process: "readonly", console: "readonly", URL: "readonly", Buffer: "readonly" } } },
