@@ -52,15 +52,15 @@ function empty(text) {
   checkout.disabled = true;
 }
 
-let routes = 0;
+let steps = 0;
 /** What the buttons of the greenhouse do. */
 const greenhouse = {
   burst() {
     for (let i = 1; i <= 1000; i += 1) footfall("burst", { props: { i } });
   },
-  push: () => history.pushState(null, "", `/demo/lab/${(routes += 1)}`),
-  replace: () => history.replaceState(null, "", `?sorted=${(routes += 1)}`),
-  hash: () => (location.hash = `bed-${(routes += 1)}`),
+  push: () => history.pushState(null, "", `/demo/lab/${(steps += 1)}`),
+  replace: () => history.replaceState(null, "", `?sorted=${(steps += 1)}`),
+  hash: () => (location.hash = `bed-${(steps += 1)}`),
   wobble: (button) => button.animate([{ rotate: "-2deg" }, { rotate: "2deg" }, { rotate: "0deg" }], 200),
   slow() {
     const end = performance.now() + 300;
@@ -84,6 +84,8 @@ function element(tag, className, text) {
 
 function panel() {
   const box = element("details", "tracker");
+  // Its numbers change by themselves: no answer to a click.
+  box.dataset.footfallIgnore = "";
   // Open where there is room beside the text, one line elsewhere. What the reader makes of it lasts as long as the page.
   box.open = matchMedia("(min-width: 60rem)").matches;
   const summary = element("summary");

@@ -119,8 +119,8 @@ const down = (code?: number) => {
   close();
   // Policy, and frames that the node cannot take.
   if ((code as number) > 1006 && (code as number) < 1010) seldom(() => more?.hear_(code as number));
-  // Full jitter.
-  setTimeout(open, Math.max(hint, Math.random() * Math.min(BACKOFF_CAP_MS, BACKOFF_MS * 2 ** attempts++)));
+  // Full jitter; but WebSocket gives way to HTTP at once.
+  setTimeout(open, Math.max(hint, misses === 2 ? 0 : Math.random() * Math.min(BACKOFF_CAP_MS, BACKOFF_MS * 2 ** attempts++)));
   hint = 0;
 };
 

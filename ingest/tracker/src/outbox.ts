@@ -8,7 +8,7 @@ import { now, stream } from "./core";
 import { more } from "./delivery";
 import { MAX_BATCH_BYTES, MAX_BATCH_EVENTS, MAX_EVENT_BYTES, type Ack, type Batch, type PageContext, type TrackerEvent } from "./protocol";
 
-const MAX_EVENTS = 1_000;
+const MAX_EVENTS = 2_000;
 /** In UTF-16 units: no text has fewer bytes than units, and no unit takes more than three bytes. */
 const MAX_EVENT_UNITS = MAX_EVENT_BYTES;
 const MAX_BATCH_UNITS = MAX_BATCH_BYTES / 3;

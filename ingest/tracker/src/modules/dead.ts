@@ -31,7 +31,11 @@ export function watchDead(): (event: Event, control: Element, report: () => void
   const alive = () => {
     effects++;
   };
-  const observer = new MutationObserver(alive);
+  // What is ignored answers to no click: a clock, a ticker.
+  const observer = new MutationObserver((mutations) => {
+    const isIgnored = ({ target }: MutationRecord) => !!(target instanceof Element ? target : target.parentElement)?.closest("[data-footfall-ignore]");
+    if (!mutations.every(isIgnored)) alive();
+  });
 
   /** Mutations are observed around clicks only: a busy page has many. */
   const observe = () => {

@@ -122,6 +122,7 @@ const reactions: [what: string, dead: boolean, control: string][] = [
   ["nothing, on what looks like a control", true, "<div class='x' style='cursor:pointer'>Go</div>"],
   ["nothing, on a link to nowhere", true, "<a class='x' href='#' onclick='event.preventDefault()'>Go</a>"],
   ["nothing, on a link whose default a script prevents", true, "<a class='x' href='/page/2'>Go</a><script>document.querySelector('a').addEventListener('click', event => event.preventDefault())</script>"],
+  ["nothing but a clock that is ignored", true, "<button class='x'>Go</button><p data-footfall-ignore>0</p><script>setInterval(() => document.querySelector('p').firstChild.data += 1, 100)</script>"],
   ["a mutation two seconds later", false, "<button class='x' onclick='setTimeout(() => this.title = 1, 2000)'>Go</button>"],
   ["a mutation when the mouse goes down", false, "<button class='x' onpointerdown='this.title = 1'>Go</button>"],
   ["a route", false, "<button class='x' onclick='history.pushState(null, 0, `/page/2`)'>Go</button>"],

@@ -166,8 +166,8 @@ test("a batch fits into a frame whatever its events hold, and a thousand events 
 
 test("a full outbox evicts the oldest, counts it, and tells it in one batch until that is acked", () => {
   const page = new Page();
-  for (let i = 0; i < 1_009; i++) page.custom(`e${i}`);
-  assert.deepEqual([page.state().pending, page.state().evicted], [1_000, 10]);
+  for (let i = 0; i < 2_009; i++) page.custom(`e${i}`);
+  assert.deepEqual([page.state().pending, page.state().evicted], [2_000, 10]);
   page.socket.welcome();
   const told = page.socket.batches();
   assert.equal(told[0]!.first, 11);

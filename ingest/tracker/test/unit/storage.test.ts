@@ -156,7 +156,7 @@ test("events older than the resend window are given up and counted", () => {
 
 test("evictions that nobody has heard of are told by the next page", () => {
   const earlier = new Page();
-  for (let i = 0; i < 1_004; i++) earlier.custom(`e${i}`);
+  for (let i = 0; i < 2_004; i++) earlier.custom(`e${i}`);
   earlier.leaves();
   const page = new Page({ storage: earlier.storage });
   page.socket.welcome();
