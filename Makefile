@@ -85,6 +85,10 @@ bench-ingest: build ## What a node costs by connection and by event; writes inge
 bench-hold: build ## 100,000 connections held for ten minutes; writes ingest/benches/RESULTS.md
 	@$(setup)/bench-ingest.sh $(release) hold
 
+.PHONY: bench-tracker
+bench-tracker: $(stamps)/tracker ## Sizes of the tracker's files beside other trackers'; writes ingest/tracker/bench/SIZES.md
+	@$(setup)/bench-tracker.sh
+
 .PHONY: screenshots
 screenshots: build setup-tests ## Pictures of the live page and the demo site, for the README
 	@FOOTFALL_BIN="$(CURDIR)/$(release)" CHROMIUM="$$($(setup)/browser.sh)" npm run --silent --prefix $(e2e) screenshots

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use footfall_schemas::{
     connect::{ClickHouseSettings, KafkaSettings},
     site::Site,
+    snippet::script_tag,
 };
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -143,7 +144,7 @@ fn sites_body(parts: &Parts) -> Bytes {
             "key": key,
             "name": if site.name.is_empty() { key } else { &site.name },
             "origins": site.origins,
-            "snippet": format!("<script defer src=\"{ingest}/f.js\" data-site=\"{key}\"></script>"),
+            "snippet": script_tag(ingest, key),
             "demo": demo,
         })
     };

@@ -24,6 +24,7 @@ use crate::{
     reload::Reloader,
     roles::{self, Shared},
     settings::Settings,
+    snippet::{self, SnippetArgs},
     standalone::{self, READY_FILE, StandaloneArgs},
     supervisor::{Role, stop_on_signal},
     telemetry::Telemetry,
@@ -51,6 +52,8 @@ enum Command {
     Migrate(RoleArgs),
     /// Prints a login link for the dashboard that works once
     Login(LoginArgs),
+    /// Prints the script tag for a site's pages
+    Snippet(SnippetArgs),
     /// Sends the events of synthetic visitors and keeps a ledger
     Load(LoadArgs),
     /// Holds a ledger against ClickHouse: what is lost, doubled or altered
@@ -166,6 +169,7 @@ impl Command {
                 Ok(true)
             }
             Self::Login(args) => login(&args).map(|()| true),
+            Self::Snippet(args) => snippet::command(&args).map(|()| true),
             Self::Load(args) => load::command(args, stop_on_signal()?).await,
             Self::Audit(args) => audit::command(args).await,
             Self::Broker(args) => {

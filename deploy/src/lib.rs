@@ -5,6 +5,7 @@
 //! - [`standalone`], [`roles`], [`supervisor`]: who runs in this process, and in which order it starts and stops
 //! - [`prefork`]: several ingest processes on one address; [`reload`]: SIGHUP; [`descriptors`]: how many files there may be
 //! - [`embedded`]: the Kafka-protocol broker and the ClickHouse engine that `footfall standalone` brings along
+//! - [`snippet`]: what a site's owner pastes
 //! - [`migrate`]: topics and tables; [`telemetry`], [`process`]: logs, metrics, traces; [`ready`]: what is told once all
 //!   is up
 //! - [`load`], [`ledger`], [`audit`]: synthetic visitors, what they issued, and the oracle that holds it against
@@ -25,6 +26,7 @@ pub mod ready;
 pub mod reload;
 pub mod roles;
 pub mod settings;
+pub mod snippet;
 pub mod standalone;
 pub mod supervisor;
 pub mod telemetry;

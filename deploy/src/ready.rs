@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use footfall_schemas::snippet::script_tag;
 use serde::{Deserialize, Serialize};
 
 use crate::identity::write_private;
@@ -91,7 +92,7 @@ impl fmt::Display for Banner<'_> {
         writeln!(f, "  Dashboard   {dashboard}")?;
         writeln!(f, "  Log in      {login}   (works once; `footfall login` makes another)")?;
         writeln!(f, "  Demo site   {demo}")?;
-        writeln!(f, "  Snippet     <script defer src=\"{ingest}/f.js\" data-site=\"{site}\"></script>")?;
+        writeln!(f, "  Snippet     {}", script_tag(ingest, site))?;
         writeln!(
             f,
             "  ClickHouse  curl '{}/?database={}' -u {}:{} \\",

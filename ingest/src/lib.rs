@@ -5,10 +5,9 @@
 //! to the [`intake`]: limit → visitor → [`validate`] → [`enrich`] → [`batcher`]. On a thread of its own the [`shipper`]
 //! packs batches into records and sends them to the [`log`], or sets them down in the [`spool`] while Kafka takes
 //! nothing. The delivery report settles the batch's [`receipt`], and only then is there an ack. A site's own servers send
-//! through the [`server_api`].
+//! through the [`server_api`]. The tracker itself is served, too ([`scripts`]).
 
 mod answers;
-mod assets;
 mod batcher;
 mod body;
 mod clock;
@@ -17,6 +16,7 @@ mod connection;
 mod conversation;
 mod cut;
 mod dead_letter;
+mod demo;
 mod echo;
 mod engine;
 mod enrich;
@@ -48,6 +48,7 @@ mod reply;
 mod room;
 mod routes;
 mod run;
+mod scripts;
 mod seldom;
 mod server_api;
 mod server_batch;
@@ -71,4 +72,5 @@ pub use error::Error;
 pub use listener::{Listener, Listeners, Speaks};
 pub use reload::Reload;
 pub use run::{Parts, run};
+pub use scripts::{Script, scripts};
 pub use tls::TlsError;

@@ -18,7 +18,10 @@ use opentelemetry::{
     metrics::{AsyncInstrument, Counter, Histogram, Meter, UpDownCounter},
 };
 
-use crate::sites::{SiteState, Sites};
+use crate::{
+    scripts::Asked,
+    sites::{SiteState, Sites},
+};
 
 /// Of a site's numbers.
 const SITE: &str = "footfall.site";
@@ -47,18 +50,8 @@ struct Sent {
     failed: Mutex<BTreeMap<(&'static str, String), u64>>,
 }
 
-const ROUTES: [&str; 10] = [
-    "/ws",
-    "/ws-echo",
-    "/e",
-    "/e.gif",
-    "/api/v1/events",
-    "/f.js",
-    "/healthz",
-    "/readyz",
-    "/metrics",
-    "/demo/",
-];
+const ROUTES: [&str; 9] =
+    ["/ws", "/ws-echo", "/e", "/e.gif", "/api/v1/events", "/healthz", "/readyz", "/metrics", "/demo/"];
 const METHODS: [&str; 9] = ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"];
 const TOPICS: [&str; 3] = [topics::EVENTS, topics::DEAD_LETTERS, topics::PRESENCE];
 
@@ -136,14 +129,12 @@ impl Metrics {
 
     /// By the conventions for HTTP servers. What is asked for that is not here has no route.
     pub(crate) fn answered(&self, request: &warp::log::Info<'_>) {
-        let known = |known: &[&'static str], text: &str| known.iter().find(|known| **known == text).copied();
         let method = known(&METHODS, request.method().as_str()).unwrap_or("_OTHER");
         let mut attributes = vec![
             KeyValue::new("http.request.method", method),
             KeyValue::new("http.response.status_code", i64::from(request.status().as_u16())),
         ];
-        let route = if request.path().starts_with("/demo/") { "/demo/" } else { request.path() };
-        attributes.extend(known(&ROUTES, route).map(|route| KeyValue::new("http.route", route)));
+        attributes.extend(route(request.path()).map(|route| KeyValue::new("http.route", route)));
         self.requests.record(request.elapsed().as_secs_f64(), &attributes);
     }
 
@@ -213,6 +204,19 @@ impl Metrics {
     }
 }
 
+fn known(known: &[&'static str], text: &str) -> Option<&'static str> {
+    known.iter().find(|known| **known == text).copied()
+}
+
+/// A script's paths, whichever hash they name, are one route.
+fn route(path: &str) -> Option<&'static str> {
+    if path.starts_with("/demo/") {
+        return Some("/demo/");
+    }
+    let script = || Some(&*path.strip_prefix('/')?.parse::<Asked>().ok()?.script.path);
+    known(&ROUTES, path).or_else(script)
+}
+
 type Callback = Box<dyn Fn(&dyn AsyncInstrument<u64>) + Send + Sync>;
 
 fn of(site: &SiteState) -> KeyValue {
@@ -265,4 +269,23 @@ fn observe_sent(meter: &Meter, sent: Arc<Sent>) {
             }
         })
         .build();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("/ws", Some("/ws"))]
+    #[case("/demo/app/ferns", Some("/demo/"))]
+    #[case("/f.js", Some("/f.js"))]
+    #[case::another_version("/f.0123456789abcdef.js", Some("/f.js"))]
+    #[case("/f-anything.js", None)]
+    #[case("/f.anything.js", None)]
+    #[case("*", None)]
+    #[case("", None)]
+    fn routes_are_a_closed_set(#[case] path: &str, #[case] expected: Option<&str>) {
+        assert_eq!(route(path), expected);
+    }
 }

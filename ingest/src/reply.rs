@@ -1,4 +1,4 @@
-//! The answer to a request: a frame and its status, as JSON or as a pixel with the frame in a header.
+//! The answer to a request: a frame and its status, as JSON or, in answer to an image, in a header.
 
 use std::fmt::Write as _;
 
@@ -45,8 +45,11 @@ impl Reply {
         self.response(body.into(), "application/json")
     }
 
+    /// An image when something is settled; else none, so that an `Image` of the page has its `onerror`: browsers show
+    /// an image whatever its status is.
     pub(crate) fn pixel(&self) -> Response {
-        let mut response = self.response(GIF.into(), "image/gif");
+        let is_settled = matches!(self.frame, ServerFrame::Ack(_));
+        let mut response = if is_settled { self.response(GIF.into(), "image/gif") } else { self.json() };
         let headers = response.headers_mut();
         let answer = ascii_json(&self.frame);
         headers.insert(ANSWER_HEADER, answer.parse().expect("ASCII without control characters"));
@@ -133,6 +136,7 @@ mod tests {
         let reply = Reply::from(frame);
         for response in [reply.json(), reply.pixel()] {
             assert_eq!(response.status(), status);
+            assert_eq!(response.headers()[header::CONTENT_TYPE], "application/json", "nothing is settled");
             let told = response.headers().get(header::RETRY_AFTER).map(|told| told.to_str().unwrap());
             assert_eq!(told, wait);
         }

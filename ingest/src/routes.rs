@@ -8,9 +8,9 @@ use tracing::debug;
 use warp::{Filter, Rejection, reply::Response};
 
 use crate::{
-    assets,
     clock::now_ms,
     connection::Connection,
+    demo,
     echo::Echo,
     enrich::agent::{Agent, Hints},
     fallback::{self, Query},
@@ -22,6 +22,7 @@ use crate::{
     pixel,
     place::Denied,
     reply::Reply,
+    scripts::{self, Asked},
     server_api::ServerApi,
     upgrade::{self, BadHandshake},
 };
@@ -93,11 +94,10 @@ pub(crate) fn routes(
                 api.post(&node, &headers, address, body).await
             }
         });
-    let tag: Arc<str> = assets::script_tag().into();
-    let script = warp::path!("f.js")
+    let script = warp::path!(Asked)
         .and(warp::get().or(warp::head()).unify())
         .and(headers)
-        .map(move |headers: HeaderMap| assets::script(&tag, &headers));
+        .map(|asked: Asked, headers: HeaderMap| scripts::serve(asked, &headers));
     let health = warp::path!("healthz").and(warp::get()).map(|| plain(StatusCode::OK, "ok\n".to_owned()));
     let ready =
         warp::path!("readyz").and(warp::get()).and(with_node.clone()).map(|node: Arc<Node>| readiness(&node));
@@ -304,7 +304,7 @@ async fn demo_page(
         response.headers_mut().insert(header::LOCATION, HeaderValue::from_static("/demo/"));
         return Ok(response);
     }
-    Ok(assets::demo(tail.as_str(), node.sites.first(), &node.config.dashboard_url))
+    Ok(demo::page(tail.as_str(), node.sites.first(), &node.config.dashboard_url))
 }
 
 /// A page's origin; a program sends none.

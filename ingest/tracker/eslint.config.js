@@ -2,7 +2,7 @@ import js from "@eslint/js";
 import tseslint from "typescript-eslint";
 
 export default tseslint.config(
-  { ignores: ["build/", "dist/", "node_modules/"] },
+  { ignores: ["build/", "dist/", "node_modules/", "package/"] },
   js.configs.recommended,
   {
     files: ["src/**/*.ts", "test/**/*.ts"],
@@ -23,8 +23,8 @@ export default tseslint.config(
     files: ["demo/**/*.js"],
     languageOptions: {
       sourceType: "script",
-      globals: { window: "readonly", document: "readonly", location: "readonly", history: "readonly", matchMedia: "readonly", setInterval: "readonly", footfall: "readonly", URL: "readonly" },
+      globals: { window: "readonly", document: "readonly", location: "readonly", history: "readonly", performance: "readonly", setTimeout: "readonly", matchMedia: "readonly", setInterval: "readonly", footfall: "readonly", URL: "readonly" },
     },
   },
-  { files: ["build.mjs"], languageOptions: { globals: { process: "readonly", console: "readonly", URL: "readonly" } } },
+  { files: ["**/*.mjs"], languageOptions: { globals: { process: "readonly", console: "readonly", URL: "readonly", Buffer: "readonly" } } },
 );

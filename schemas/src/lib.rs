@@ -19,6 +19,7 @@ pub mod rows;
 pub mod secret;
 pub mod server;
 pub mod site;
+pub mod snippet;
 pub mod time;
 pub mod topics;
 pub mod trace;

@@ -160,7 +160,7 @@ async fn the_sites_come_with_their_snippet() {
     assert_eq!(sites["sites"][0]["demo"], "http://127.0.0.1:8080/demo/");
     assert_eq!(
         sites["sites"][1]["snippet"],
-        "<script defer src=\"http://127.0.0.1:8080/f.js\" data-site=\"shop\"></script>"
+        r#"<script defer src="http://127.0.0.1:8080/f.js" data-site="shop" data-include="localhost" data-modules="links"></script>"#
     );
     assert_eq!(sites["sites"][1]["demo"], serde_json::Value::Null);
 }

@@ -91,6 +91,37 @@ def test_sockets_pass_and_visitors_stay_apart(kind, broker, start_node, in_front
     assert one == again != other
 
 
+def test_a_site_serves_the_tracker_under_names_of_its_own(start_node, in_front):
+    node = start_node(TRUSTED)
+    proxy = in_front(Nginx, node)
+    home = f"127.0.0.1:{proxy.port}/stats"
+
+    def get(path, **headers):
+        return urllib.request.urlopen(urllib.request.Request(f"http://{home}{path}", headers=headers), timeout=DEADLINE)
+
+    script = get("/s.js")
+    assert script.read() == node.get("/f.js").read()
+    assert "max-age" in script.headers["cache-control"]
+    packed = get("/s.js", **{"accept-encoding": "gzip, br"})
+    assert (packed.headers["content-encoding"], packed.headers["vary"]) == ("br", "Accept-Encoding")
+    with pytest.raises(urllib.error.HTTPError) as known:
+        get("/s.js", **{"if-none-match": script.headers["etag"]})
+    assert known.value.code == 304
+
+    async def visit():
+        async with websockets.connect(f"ws://{home}/ws?k=demo", ping_interval=None, proxy=None) as socket:
+            assert (await hear(socket))["t"] == "welcome"
+            await send(socket, time.time_ns())
+
+    asyncio.run(visit())
+    origin = {"content-type": "text/plain", "origin": "http://localhost"}
+    body = batch(time.time_ns(), 1, ["/"]).encode()
+    posted = urllib.request.urlopen(urllib.request.Request(f"http://{home}/e?k=demo", body, origin), timeout=DEADLINE)
+    assert json.load(posted)["t"] == "ack"
+    pixel = get("/e.gif?k=demo", referer="http://localhost/")
+    assert pixel.headers["content-type"] == "image/gif"
+
+
 def test_without_trust_all_that_come_by_a_proxy_are_one(broker, start_node, in_front):
     node = start_node()
     proxy = in_front(Nginx, node)

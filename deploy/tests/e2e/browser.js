@@ -14,9 +14,9 @@ const FLAGS = [
   '--disable-sync',
 ];
 
-export function launch() {
+export function launch(options = {}) {
   const executablePath = process.env.CHROMIUM ?? '/usr/bin/chromium';
-  return chromium.launch({ executablePath, args: FLAGS });
+  return chromium.launch({ executablePath, args: FLAGS, ...options });
 }
 
 /** A page whose console errors and failed requests are remembered: `page.faults`. */

@@ -43,7 +43,7 @@ test('a visit moves the live page without a reload, and is in ClickHouse once', 
   const streams = new Map();
   const remember = async () => {
     const state = await settled(page);
-    streams.set(state.stream, state.sent);
+    streams.set(state.stream, state.acked);
   };
   await page.goto(node.ready.demo);
   await remember();

@@ -15,9 +15,12 @@ function propsOf(element) {
 }
 
 document.addEventListener("click", (click) => {
+  const lab = click.target.closest("[data-lab]");
+  if (lab) greenhouse[lab.dataset.lab](lab);
   const button = click.target.closest("button[data-event]");
   if (!button) return;
-  footfall(button.dataset.event, { props: propsOf(button) });
+  const { revenue } = button.dataset;
+  footfall(button.dataset.event, { props: propsOf(button), revenue: revenue && { amount: Number(revenue), currency: "EUR" } });
   if (button.dataset.event === "add_to_basket") addToBasket();
   if (button.dataset.event === "checkout") empty("Thank you. Nothing was bought.");
 });
@@ -25,6 +28,7 @@ document.addEventListener("click", (click) => {
 document.addEventListener("submit", (submit) => {
   submit.preventDefault();
   const form = submit.target;
+  if (!form.dataset.event) return;
   const props = propsOf(form);
   for (const field of form.elements) if (field.name) props[field.name] = field.value;
   footfall(form.dataset.event, { props });
@@ -48,8 +52,28 @@ function empty(text) {
   checkout.disabled = true;
 }
 
-const names = { ws: "over WebSocket", http: "over HTTP", none: "connecting", stopped: "refused by the node" };
-const counts = ["sent", "acked", "pending", "refused", "evicted"];
+let steps = 0;
+/** What the buttons of the greenhouse do. */
+const greenhouse = {
+  burst() {
+    for (let i = 1; i <= 1000; i += 1) footfall("burst", { props: { i } });
+  },
+  push: () => history.pushState(null, "", `/demo/lab/${(steps += 1)}`),
+  replace: () => history.replaceState(null, "", `?sorted=${(steps += 1)}`),
+  hash: () => (location.hash = `bed-${(steps += 1)}`),
+  wobble: (button) => button.animate([{ rotate: "-2deg" }, { rotate: "2deg" }, { rotate: "0deg" }], 200),
+  slow() {
+    const end = performance.now() + 300;
+    while (performance.now() < end);
+  },
+  shift: () => setTimeout(() => document.querySelector("main").prepend(element("p", "notice", "This was not here before.")), 700),
+  hide: () => (location.href = "/demo/"),
+  reload: () => setTimeout(() => location.reload()),
+  forget: () => footfall.consent?.(false),
+};
+
+const names = { ws: "over WebSocket", http: "over HTTP", pixel: "by images", none: "not connected" };
+const counts = ["acked", "pending", "refused", "evicted"];
 
 function element(tag, className, text) {
   const made = document.createElement(tag);
@@ -60,6 +84,8 @@ function element(tag, className, text) {
 
 function panel() {
   const box = element("details", "tracker");
+  // Its numbers change by themselves: no answer to a click.
+  box.dataset.footfallIgnore = "";
   // Open where there is room beside the text, one line elsewhere. What the reader makes of it lasts as long as the page.
   box.open = matchMedia("(min-width: 60rem)").matches;
   const summary = element("summary");

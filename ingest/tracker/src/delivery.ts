@@ -1,275 +1,291 @@
-import { dialHttp } from "./http";
-import type { Link, Listener } from "./link";
-import type { Entry, Outbox } from "./outbox";
-import { batchFrame, type PageContext, type ServerFrame } from "./protocol";
-import { dialSocket } from "./socket";
+/**
+ * Moves events from the outbox to a node. Two connections in a row without a welcome lead a rung down: WebSocket, HTTP,
+ * pixel. After a while on a lower rung WebSocket is tried again.
+ *
+ * Timers are not cancelled: each looks at what it finds.
+ */
 
-/** What delivery needs besides the network and the timers of the global scope. */
-export interface Terms {
-  stream: string;
-  /** Origin of the node, and the query that names the site. */
-  endpoint: string;
-  query: string;
-  ctx: PageContext;
-  now: () => number;
-  log: (...what: unknown[]) => void;
-  /** Events that another page has taken over leave the outbox. */
-  reclaim: () => void;
-  /** Brings storage up to date, if anything is in it. */
-  save: () => void;
-}
-
-/** Moves events from the outbox to a node: WebSocket first, HTTP when that fails twice, a beacon at the end. */
-export interface Delivery {
-  state(): "ws" | "http" | "none" | "stopped";
-  open: () => void;
-  /** The network is back: no reason to wait. */
-  retry: () => void;
-  /** Something was put into the outbox. */
-  kick(): void;
-  /** Sends what there is without lingering. */
-  flush(): void;
-  /** Which page is shown; told over WebSocket alone, where it lives as long as the connection. */
-  show(here: string): void;
-  /**
-   * The page goes away, perhaps for good. `save` tells whether the next page load will find in storage what is left.
-   * An event that goes without a token can never be recognised again, so it is not sent a second time.
-   */
-  leave(save: () => boolean): void;
-}
-
-type Timer = ReturnType<typeof setTimeout> | undefined;
+import { beside, data, now, safe, store, stream } from "./core";
+import { copy, counts, flying, limit, most, put, queue, release, settle, shift, take } from "./outbox";
+import { footfall, view } from "./page";
+import { SUBPROTOCOL, type Ack, type Here, type Nack, type ServerFrame, type Settings, type TrackerEvent, type Welcome } from "./protocol";
 
 const LINGER_MS = 150;
-/** No welcome or no ack for this long: the connection is given up. */
+/** No welcome or no ack for this long, and up to twice as long: the connection is given up. */
 const ANSWER_MS = 10_000;
-/** On HTTP: WebSocket is tried again after this. */
 const PROBE_MS = 60_000;
 const BACKOFF_MS = 500;
 const BACKOFF_CAP_MS = 30_000;
-/** Of a node's limit for a batch, what is left to the fields around the events. */
-const ENVELOPE_BYTES = 1_024;
-/** Close codes of `schemas/src/refusal.rs`. */
-const BAD_UTF8 = 1007;
-const POLICY = 1008;
-const TOO_BIG = 1009;
-const TRY_LATER = 1013;
 
-/** Full jitter: anything up to a bound that doubles with every attempt. `random` is 0 to 1. */
-export const backoff = (attempt: number, random: number): number =>
-  random * Math.min(BACKOFF_CAP_MS, BACKOFF_MS * 2 ** attempt);
-
-export function createDelivery(outbox: Outbox, { stream, endpoint, query, ctx, now, log, reclaim, save }: Terms): Delivery {
-  let link: Link | undefined;
-  let overHttp = false;
-  /** A token is there and events may be sent. */
-  let live = false;
-  /** Refused by the node: silent for the rest of the page's life. */
-  let stopped = false;
-  let token = "";
-  let shown = "";
-  let linger = LINGER_MS;
-  let limits: [events?: number, bytes?: number] = [];
-  let pausedUntil = 0;
-  let attempts = 0;
-  /** WebSockets in a row that ended before a welcome. */
-  let misses = 0;
-  /** Wait at least this long before the next connection. */
-  let hint = 0;
-  let flushing: Timer;
-  let answer: Timer;
-  let next: Timer;
-
-  const httpUrl = `${endpoint}/e${query}`;
-
-  const close = () => {
-    link?.close();
-    link = undefined;
-    live = false;
-    [flushing, answer, next].forEach(clearTimeout);
-    flushing = undefined;
-    outbox.release();
-  };
-
-  const stop = () => {
-    stopped = true;
-    close();
-    save();
-  };
-
-  /** A node cannot say which batch it could not read. */
-  const fault = () => {
-    const given = outbox.fault();
-    if (given) log("given up", given);
-    if (!outbox.list().length) save();
-  };
-
-  const down = (code: number) => {
-    const missed = !live && !overHttp;
-    if (code === BAD_UTF8 || code === TOO_BIG) fault();
-    close();
-    log("down", code);
-    if (code === POLICY) return stop();
-    if (code === TRY_LATER) attempts = Math.max(attempts, 4);
-    if (overHttp) misses = 1;
-    else if (missed) misses++;
-    next = setTimeout(open, missed && misses === 2 ? 0 : Math.max(hint, backoff(attempts++, Math.random())));
-    hint = 0;
-  };
-
-  const expectAnswer = () => {
-    clearTimeout(answer);
-    if (link && (!live || outbox.flying().length)) answer = setTimeout(down, ANSWER_MS, 0);
-  };
-
-  /** A batch of nothing asks for a token. */
-  const frameOf = (run: Entry[]) => {
-    const head = run[0] ?? { stream, seq: 1, token: "" };
-    // Over WebSocket the connection's token need not be repeated.
-    const named = live && !overHttp && head.token === token ? "" : head.token;
-    const events = run.map((entry) => entry.json);
-    return batchFrame(head.stream, head.seq, now(), named, ctx, outbox.report(), events);
-  };
-
-  /** Over HTTP because browsers cap what keepalive requests may carry together. */
-  const oneByOne = () => overHttp || outbox.suspect();
-
-  const flush = () => {
-    clearTimeout(flushing);
-    flushing = undefined;
-    if (!live) return;
-    if (pausedUntil > now()) return kick();
-    const idle = !outbox.flying().length;
-    while (!oneByOne() || !outbox.flying().length) {
-      const run = outbox.take(token, ...limits);
-      if (!run.length) break;
-      log("send", run);
-      link?.send(frameOf(run));
-    }
-    if (idle) expectAnswer();
-  };
-
-  const kick = () => {
-    if (live && !flushing) flushing = setTimeout(flush, Math.max(linger, pausedUntil - now()));
-  };
-
-  const show = (here: string) => {
-    shown = here;
-    if (here && live && !overHttp) link?.send(here);
-  };
-
-  const ready = () => {
-    live = true;
-    reclaim();
-    outbox.stamp(token);
-    save();
-    show(shown);
-    flush();
-    expectAnswer();
-  };
-
-  const settle = (of: string, first: number, upto: number, refused: number) => {
-    const waiting = oneByOne();
-    outbox.settle(of, first, upto, refused);
-    if (!outbox.list().length) save();
-    if (!live) ready();
-    else if (waiting) flush();
-    expectAnswer();
-  };
-
-  const frame = (frame: ServerFrame) => {
-    log("got", frame);
-    if (frame.t === "welcome") {
-      token = frame.token;
-      misses = 0;
-      limits = [frame.limits.batch_events, frame.limits.batch_bytes - ENVELOPE_BYTES];
-      ready();
-    } else if (frame.t === "ack") {
-      token = frame.token ?? token;
-      attempts = 0;
-      settle(frame.stream, frame.first, frame.upto, frame.refused?.length ?? 0);
-    } else if (frame.t === "nack") {
-      hint = frame.retry_ms;
-      pausedUntil = now() + hint;
-      outbox.release(frame.stream, frame.first, frame.upto);
-      if (!live) return down(0);
-      expectAnswer();
-      kick();
-    } else if (frame.t === "slow") {
-      linger = frame.linger_ms;
-    } else if (frame.t === "bye") {
-      hint = frame.retry_ms;
-    } else if (frame.t === "stop" || (frame.t === "error" && (frame.reason === "unknown_site" || frame.reason === "origin_denied"))) {
-      outbox.shut();
-      stop();
-    } else if (frame.t === "error") {
-      if (!live) {
-        down(0);
-      } else {
-        fault();
-        expectAnswer();
-        kick();
-      }
-    }
-  };
-
-  const listener: Listener = { frame, down };
-
-  const open = () => {
-    if (link || stopped) return;
-    clearTimeout(next);
-    limits = [];
-    linger = LINGER_MS;
-    overHttp = misses > 1;
-    try {
-      if (!overHttp) {
-        link = dialSocket(
-          `${endpoint.replace("http", "ws")}/ws${query}${token && `&t=${encodeURIComponent(token)}`}`,
-          listener,
-        );
-      } else {
-        link = dialHttp(httpUrl, listener);
-        next = setTimeout(() => {
-          close();
-          misses = 1;
-          open();
-        }, PROBE_MS);
-        if (token) return ready();
-        link.send(frameOf([]));
-      }
-      expectAnswer();
-    } catch {
-      // A content security policy or an extension may forbid it.
-      down(0);
-    }
-  };
-
-  return {
-    state: () => (live ? (overHttp ? "http" : "ws") : stopped ? "stopped" : "none"),
-    open,
-    retry() {
-      if (live) return;
-      close();
-      misses = attempts = hint = 0;
-      open();
-    },
-    kick,
-    flush,
-    show,
-    leave(save) {
-      close();
-      outbox.stamp(token);
-      const kept = save();
-      if (stopped || (kept && !token)) return;
-      for (;;) {
-        const run = outbox.take(token);
-        if (!run.length) break;
-        const gone = navigator.sendBeacon(httpUrl, frameOf(run));
-        log("beacon", gone, run);
-        if (!gone) break;
-        if (!token) outbox.remove((entry) => run.includes(entry));
-      }
-      outbox.release();
-    },
-  };
+interface Link {
+  /** `frame` is a whole frame. */
+  send(frame: string): void;
+  close?(): void;
 }
+
+/** What `more.ts` works with. Names with an underscore at their end are one letter each in what is shipped. */
+export interface Core {
+  begin_: () => void;
+  stop_: () => void;
+  token_: () => string;
+  address_: (path: string) => string;
+  hear_: (frame: ServerFrame) => void;
+  down_: () => void;
+  send_: (frame: string) => void;
+  flush_: () => void;
+  view_: typeof view;
+  put_: typeof put;
+  queue_: typeof queue;
+  counts_: typeof counts;
+  limit_: typeof limit;
+  shift_: typeof shift;
+  release_: typeof release;
+}
+
+/** What is seldom needed: pixels, rules of the site, frames that hint or refuse, events of earlier page loads. */
+export interface More {
+  /** ms that events are gathered for. */
+  linger_?: number | undefined;
+  /** What stays of query and fragment. */
+  keep_: RegExp;
+  /** Begins, or says why not. */
+  start_: () => void;
+  /** Brings an event to the site's rules; true: it is not wanted. */
+  drop_: (event: TrackerEvent) => boolean;
+  /** A token is there. */
+  ready_: (settings: Settings | undefined) => void;
+  /** Also the code that a connection was closed with. */
+  hear_: (frame: ServerFrame | number) => void;
+  /** Sends a frame as a pixel. */
+  send_: (frame: string) => void;
+}
+
+/** Key of what this page load leaves in storage. */
+const own = `footfall:${data.site}:${stream}`;
+
+export let more: More | undefined;
+let link: Link | undefined;
+/** 0: WebSocket, 1: HTTP, 2: pixel. */
+let rung = 0;
+/** Events may be sent. */
+let live = false;
+/** Not begun, or ended for this page load. */
+let stopped = true;
+let token = "";
+let settings: Settings | undefined;
+/** A flush is to come. */
+let flushing: ReturnType<typeof setTimeout> | undefined;
+let heard = false;
+let attempts = 0;
+/** Connections in a row that ended before a welcome. */
+let misses = 0;
+/** Wait at least this long before the next connection. */
+let hint = 0;
+
+export const state = (): string => (live ? (["ws", "http", "pixel"][rung] as string) : "none");
+
+const address = (path: string) => `${beside(path)}?k=${data.site}${token && `&t=${token}`}`;
+
+const close = () => {
+  link?.close?.();
+  link = undefined;
+  live = false;
+  release();
+};
+
+/** Brings storage up to date; whether the next page load will find there what is left. */
+const save = (): boolean => {
+  try {
+    if (!store) return false;
+    if (queue[0]) store[own] = JSON.stringify([Date.now(), now(), token, ...copy()]);
+    else store.removeItem(own);
+    return true;
+  } catch {
+    // None, full or forbidden.
+    return false;
+  }
+};
+
+/** Ends it for this page load, and forgets what is held. */
+export const stop = (): void => {
+  stopped = true;
+  close();
+  shift(queue.length);
+  save();
+};
+
+const down = (code?: number) => {
+  misses = live || rung > 1 ? 0 : misses + 1;
+  close();
+  // Policy, and frames that the node cannot take.
+  if ((code as number) > 1006 && (code as number) < 1010) seldom(() => more?.hear_(code as number));
+  // Full jitter; but WebSocket gives way to HTTP at once.
+  setTimeout(open, Math.max(hint, misses === 2 ? 0 : Math.random() * Math.min(BACKOFF_CAP_MS, BACKOFF_MS * 2 ** attempts++)));
+  hint = 0;
+};
+
+const send = (frame: string) => {
+  footfall.debug?.(frame);
+  heard = true;
+  link?.send(frame);
+};
+
+/** Sends what there is without lingering. */
+export const flush = (): void => {
+  flushing = undefined;
+  // Over HTTP one at a time, or acks come out of order.
+  while (live && queue[flying] && !((rung || most < 2) && flying)) send(take(most));
+};
+
+const flushIn = (ms: number) => {
+  flushing = setTimeout(flush, ms);
+};
+
+/** Something was put into the outbox. */
+export const kick = (): void => {
+  if (!flushing) flushIn(more?.linger_ ?? LINGER_MS);
+};
+
+/** Which page is shown; told over WebSocket alone, where it lives as long as the connection. */
+export const show = (): void => {
+  if (live && !rung) send(JSON.stringify({ t: "here", path: location.pathname, visible: !document.hidden } satisfies Here));
+};
+
+/** Goes on when `more.ts` is there. */
+export const seldom = (then: () => void): void => {
+  if (more) return then();
+  document.head.append(
+    Object.assign(document.createElement("script"), {
+      src: beside("f-more.js"),
+      onload() {
+        more = footfall.more?.({
+          begin_: begin,
+          stop_: stop,
+          token_: () => token,
+          address_: address,
+          hear_: hear,
+          down_: down,
+          send_: send,
+          flush_: flush,
+          view_: view,
+          put_: put,
+          queue_: queue,
+          counts_: counts,
+          limit_: limit,
+          shift_: shift,
+          release_: release,
+        });
+        then();
+      },
+    }),
+  );
+};
+
+/** A token is there. Until the site's settings hold, nothing is sent. */
+const ready = () => {
+  if (settings && !more) return seldom(ready);
+  more?.ready_(settings);
+  if (stopped) return;
+  live = true;
+  show();
+  flush();
+};
+
+const isWelcome = (frame: ServerFrame): frame is Welcome => !!(frame as Welcome).limits;
+
+const hear = safe((frame: ServerFrame) => {
+  footfall.debug?.(frame);
+  heard = true;
+  const { retry_ms } = frame as Nack;
+  if (retry_ms) {
+    // A nack, or a node that is about to close.
+    release();
+    clearTimeout(flushing);
+    flushIn((hint = retry_ms));
+    if (!live) down();
+  } else if (isWelcome(frame) || (frame as Ack).stream === stream) {
+    const { token: renewed = token, settings: told = settings } = frame as Welcome | Ack;
+    token = renewed;
+    settings = told;
+    if (isWelcome(frame)) {
+      misses = 0;
+      limit(frame.limits.batch_events);
+    } else {
+      attempts = 0;
+      settle(frame as Ack);
+      if (store?.[own]) save();
+    }
+    if (live) flush();
+    else ready();
+  } else seldom(() => more?.hear_(frame));
+});
+
+export const open = (): void => {
+  if (link || stopped) return;
+  release();
+  rung = misses >> 1;
+  try {
+    if (rung) {
+      const mine: Link = (link = {
+        send: (body) =>
+          void (rung > 1
+            ? more?.send_(body)
+            : // Text needs no preflight. An ack counts however late it comes.
+              fetch(address("e"), { method: "POST", body })
+                .then((response) => response.json() as Promise<ServerFrame>)
+                .then(hear)
+                .catch(() => link === mine && down())),
+      });
+      setTimeout(retry, PROBE_MS);
+      if (rung > 1) seldom(ready);
+      else if (token) ready();
+      // A batch of nothing asks for a token.
+      else send(take(0));
+    } else {
+      const socket = (link = new WebSocket(address("ws").replace("http", "ws"), SUBPROTOCOL));
+      socket.onmessage = ({ data }) => hear(JSON.parse(data as string) as ServerFrame);
+      // Where a policy forbids it, Chromium tells of an error and of no end.
+      socket.onerror = socket.onclose = (event: Event) => link === socket && down((event as CloseEvent).code);
+    }
+  } catch {
+    // A content security policy or an extension may forbid it.
+    down();
+  }
+};
+
+/** No reason to wait: WebSocket is tried at once. */
+export const retry = (): void => {
+  if (live && !rung) return;
+  close();
+  misses = attempts = hint = 0;
+  open();
+};
+
+/**
+ * The page goes away, perhaps for good. An event that goes without a token can never be recognised again, so it is not
+ * sent a second time; kept for the next page load, it need not be sent that way.
+ */
+export const leave = (): void => {
+  if (stopped) return;
+  // Once more when it is hidden: what came since then goes.
+  if (link) close();
+  if (save() && !token) return;
+  while (queue[flying] && navigator.sendBeacon(address("e"), take(most)));
+  if (!token) shift(queue.length);
+};
+
+/** The page is hidden and may never run again. */
+export const pause = (): void => {
+  if (!link) return leave();
+  flush();
+  save();
+};
+
+export const begin = (): void => {
+  stopped = false;
+  open();
+  setInterval(() => {
+    if (link && !heard && (!live || flying)) down();
+    heard = false;
+  }, ANSWER_MS);
+};

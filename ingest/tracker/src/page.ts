@@ -1,72 +1,65 @@
-import { createEngagement } from "./engagement";
+/** Watches views, routes, attention and scrolling. */
+
+import { kick, leave, open, pause, retry, show } from "./delivery";
+import { now, safe } from "./core";
+import { put } from "./outbox";
+import type { Footfall, Options } from "./main";
 import type { TrackerEvent } from "./protocol";
-import { clip } from "./text";
 
-const MAX_URL_BYTES = 2_048;
-const MAX_TITLE_BYTES = 512;
+export const footfall = safe((name: string, { props, revenue }: Options = {}) => track("custom", { n: name, p: { ...props, ...revenue } })) as Footfall;
 
-/** What the page tells the tracker. */
-export interface Watcher {
-  now: () => number;
-  /** Numbers an event and puts it into the outbox; its sequence. */
-  track: (event: Omit<TrackerEvent, "at">) => number;
-  show: (path: string, visible: boolean) => void;
-  /** The page is hidden: it may never run again. */
-  hidden: () => void;
-  /** The page is unloaded or put into the back/forward cache. */
-  left: () => void;
-  /** The page came back from the back/forward cache. */
-  back: () => void;
-  /** Errors of ours must not reach the page. */
-  safe: <A extends unknown[]>(task: (...args: A) => void) => (...args: A) => void;
-}
+/** Of the view that is shown. */
+let url: string;
+let title: string | undefined;
+let path: string;
+let search: string;
+let referrer = document.referrer;
+/** Attention that it got: ms visible and focused that were not reported yet, and the largest scroll depth. */
+let attending = false;
+let since = 0;
+let spent = 0;
+let depth = 0;
 
-/** Watches views, routes, attention and scrolling. Answers with what tracks a custom event. */
-export function watchPage({ now, track, show, hidden, left, back, safe }: Watcher): (name: string, props: TrackerEvent["p"]) => void {
-  const doc = document;
-  let view = 0;
-  let url = "";
-  let title: string;
-  let referrer = doc.referrer;
-  let path: string;
-  let search: string;
-  let engagement = createEngagement();
+export const track = (k: TrackerEvent["k"], more: Partial<TrackerEvent>): void => {
+  put({ k, at: now(), u: url, ...more });
+  kick();
+};
 
-  const on = (target: EventTarget, type: string, task: (event: Event) => void) =>
-    target.addEventListener(type, safe(task), { passive: true });
-  const attend = () => engagement.attend(!doc.hidden && doc.hasFocus(), now());
-  const scrolled = () => engagement.scrolled((100 * (scrollY + innerHeight)) / doc.documentElement.scrollHeight);
-  const tell = () => show(path, !doc.hidden);
+const attend = () => {
+  const at = now();
+  if (attending) spent += at - since;
+  since = at;
+  attending = !document.hidden && document.hasFocus();
+  depth = Math.max(depth, Math.min(100, (100 * (scrollY + innerHeight)) / document.documentElement.scrollHeight) | 0);
+};
 
-  const report = () => {
-    scrolled();
-    const engaged = engagement.take(now());
-    if (engaged) track({ k: "engagement", u: url, ...engaged, pv: view });
-  };
+const report = () => {
+  attend();
+  if (spent) track("engagement", { d: spent, s: depth });
+  spent = 0;
+};
 
-  const shown = (route?: boolean) => {
-    ({ pathname: path, search } = location);
-    url = clip(location.href.split("#")[0] as string, MAX_URL_BYTES);
-    // Most frameworks set the title after the route: an unchanged one is the last page's.
-    const t = route && title === doc.title ? undefined : clip(doc.title, MAX_TITLE_BYTES);
-    ({ title } = doc);
-    view = track({ k: "view", u: url, r: clip(referrer, MAX_URL_BYTES) || undefined, t });
-    referrer = url;
-    engagement = createEngagement();
-    attend();
-    tell();
-  };
+export const view = (): void => {
+  report();
+  depth = 0;
+  url = location.href;
+  ({ pathname: path, search } = location);
+  // Most frameworks set the title after the route: an unchanged one is the last page's. A code point takes four bytes
+  // at most, and half a pair would refuse the event.
+  const t = title === document.title ? undefined : /^\P{Cs}{0,128}/u.exec(document.title)?.[0];
+  ({ title } = document);
+  track("view", { r: /[^?#]{1,2048}/.exec(referrer)?.[0], t });
+  referrer = url;
+  show();
+};
 
-  /** A changed path is a view; a changed query is one unless it was replaced. */
-  const follow = safe((replaced: boolean) => {
-    if (path === location.pathname && (replaced || search === location.search)) {
-      ({ search } = location);
-      return;
-    }
-    report();
-    shown(true);
-  });
+/** A changed path is a view; a changed query is one unless it was replaced. */
+const follow = safe((replaced?: boolean) => {
+  if (path !== location.pathname || (!replaced && search !== location.search)) view();
+  ({ search } = location);
+});
 
+export function watch(): void {
   for (const name of ["pushState", "replaceState"] as const) {
     const original = history[name].bind(history);
     history[name] = (...args) => {
@@ -74,29 +67,29 @@ export function watchPage({ now, track, show, hidden, left, back, safe }: Watche
       follow(name > "r");
     };
   }
-  on(window, "popstate", () => follow(false));
-  on(window, "focus", attend);
-  on(window, "blur", attend);
-  on(window, "scroll", scrolled);
-  on(doc, "visibilitychange", () => {
-    attend();
-    tell();
-    if (doc.hidden) {
+  const heard: Record<string, (event: Event) => void> = {
+    focus: attend,
+    blur: attend,
+    scroll: attend,
+    online: retry,
+    popstate: () => follow(),
+    visibilitychange() {
+      show();
       report();
-      hidden();
-    }
-  });
-  on(window, "pagehide", () => {
-    report();
-    engagement.attend(false, now());
-    left();
-  });
-  on(window, "pageshow", (event) => {
-    if ((event as PageTransitionEvent).persisted) {
-      shown();
-      back();
-    }
-  });
-  shown();
-  return (name, props) => void track({ k: "custom", u: url, n: name, p: props, pv: view });
+      if (document.hidden) pause();
+    },
+    pagehide() {
+      report();
+      attending = false;
+      leave();
+    },
+    pageshow(event) {
+      if (!(event as PageTransitionEvent).persisted) return;
+      title = undefined;
+      view();
+      open();
+    },
+  };
+  for (const type in heard) addEventListener(type, safe(heard[type] as () => void));
+  view();
 }

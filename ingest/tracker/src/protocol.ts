@@ -12,9 +12,11 @@ export const MAX_BATCH_BYTES = 60_000;
 
 export type PropValue = boolean | number | string;
 
+export type Kind = "view" | "engagement" | "custom";
+
 /** Fields in the order of the wire; absent ones are left out. */
 export interface TrackerEvent {
-  k: "view" | "engagement" | "custom";
+  k: Kind;
   /** When it happened: ms on this page load's monotonic clock, negative for events of an earlier page load. */
   at: number;
   /** URL of the page. */
@@ -108,7 +110,7 @@ export interface Slow {
 export interface Sample {
   t: "sample";
   drop_percent: number;
-  kinds: TrackerEvent["k"][];
+  kinds: Kind[];
   for_ms: number;
 }
 
@@ -131,17 +133,3 @@ export interface Bye {
 }
 
 export type ServerFrame = Welcome | Ack | Nack | Slow | Sample | Stop | Refused | Bye;
-
-/** `events` are JSON already: an event is written once, when it happens. An empty `token` and no `evicted` are left out. */
-export function batchFrame(
-  stream: string,
-  first: number,
-  sent: number,
-  token: string,
-  ctx: PageContext,
-  evicted: number,
-  events: string[],
-): string {
-  const head = JSON.stringify({ t: "batch", stream, first, sent, token: token || undefined, ctx, evicted: evicted || undefined });
-  return `${head.slice(0, -1)},"events":[${events.join()}]}`;
-}

@@ -12,16 +12,16 @@ const types: Record<string, string> = { html: "text/html", css: "text/css", js: 
 export interface Stored {
   id: string;
   event: TrackerEvent;
-  /** Tokens it came with; more than one would mean two visitors, so it could count twice. */
-  tokens: Set<string>;
+  /** Whom it came for: two visitors' copies meet nowhere, so it would count twice. */
+  visitors: Set<string>;
   copies: number;
-  transports: Set<"ws" | "http">;
+  transports: Set<"ws" | "http" | "pixel">;
 }
 
 export class Ingest {
   readonly stored = new Map<string, Stored>();
   readonly here: Here[] = [];
-  readonly batches: { batch: Batch; transport: "ws" | "http" }[] = [];
+  readonly batches: { batch: Batch; transport: "ws" | "http" | "pixel" }[] = [];
   readonly broken: string[] = [];
   upgrades = 0;
   /** What goes wrong from now on. */
@@ -29,6 +29,7 @@ export class Ingest {
   /** Put into the script tag of the pages it serves. */
   attribute = "";
   policy = "default-src 'self'";
+  private visitors = 0;
   private tokens = 0;
   private sockets = new Set<Socket>();
   private server: Server;
@@ -37,7 +38,7 @@ export class Ingest {
 
   constructor() {
     this.server = createServer((request, response) => {
-      const { pathname } = new URL(request.url ?? "/", "http://node");
+      const { pathname, searchParams } = new URL(request.url ?? "/", "http://node");
       if (pathname === "/e") {
         if (this.fault === "no_network") return request.socket.destroy();
         let body = "";
@@ -49,12 +50,19 @@ export class Ingest {
             response.statusCode = 404;
             return response.end(JSON.stringify({ t: "error", reason: "unknown_site", detail: "no such site" }));
           }
-          const answer = this.take(JSON.parse(body) as Batch, "http", undefined);
+          const presented = searchParams.get("t");
+          const answer = this.take(JSON.parse(body) as Batch, "http", presented ?? undefined);
           if (!answer) return request.socket.destroy();
           if (answer.t === "nack") response.statusCode = 503;
-          response.end(JSON.stringify(answer.t === "ack" ? { ...answer, token: this.token() } : answer));
+          response.end(JSON.stringify(answer.t === "ack" ? { ...answer, token: this.token(presented) } : answer));
         });
         return;
+      }
+      if (pathname === "/e.gif") {
+        if (this.fault === "no_network") return request.socket.destroy();
+        this.take(JSON.parse(searchParams.get("b") ?? "") as Batch, "pixel", searchParams.get("t") ?? "derived");
+        response.setHeader("content-type", "image/gif");
+        return response.end(Buffer.from("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7", "base64"));
       }
       this.serve(pathname, response);
     });
@@ -63,10 +71,11 @@ export class Ingest {
       socket.on("close", () => this.sockets.delete(socket));
     });
     this.server.on("upgrade", (request: IncomingMessage, socket: Socket, head: Buffer) => {
+      const query = new URL(request.url ?? "/", "http://node").searchParams;
       this.upgrades += 1;
       if (this.fault === "no_network" || this.fault === "unknown_site") return socket.destroy();
       if (this.fault === "no_upgrade") return socket.end("HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n");
-      this.upgrader.handleUpgrade(request, socket, head, (client) => this.welcome(client));
+      this.upgrader.handleUpgrade(request, socket, head, (client) => this.welcome(client, query.get("t")));
     });
   }
 
@@ -97,13 +106,14 @@ export class Ingest {
     return [...this.stored.values()].map(({ event }) => event).filter(({ k }) => k === kind);
   }
 
-  private token = () => `visitor.${(this.tokens += 1)}`;
+  /** A token is a visitor and a signature that is another one each time. */
+  private token = (presented?: string | null) => `${presented?.split(".")[0] || `visitor${(this.visitors += 1)}`}.${(this.tokens += 1)}`;
 
-  private welcome(client: WebSocket): void {
+  private welcome(client: WebSocket, presented: string | null): void {
     this.clients.add(client);
     client.on("close", () => this.clients.delete(client));
     if (this.fault === "silent_upgrade") return;
-    const token = this.token();
+    const token = this.token(presented);
     const limits = { batch_events: 256, batch_bytes: 65_536, idle_ms: 60_000 };
     client.send(JSON.stringify({ t: "welcome", token, node: "test", now: Date.now(), limits }));
     client.on("message", (data: Buffer) => {
@@ -122,7 +132,7 @@ export class Ingest {
     });
   }
 
-  private take(batch: Batch, transport: "ws" | "http", connection: string | undefined): Ack | Nack | undefined {
+  private take(batch: Batch, transport: "ws" | "http" | "pixel", connection: string | undefined): Ack | Nack | undefined {
     const { stream, first, events } = batch;
     const upto = first + events.length - 1;
     this.batches.push({ batch, transport });
@@ -140,11 +150,11 @@ export class Ingest {
         const timeless = (each: TrackerEvent) => JSON.stringify({ ...each, at: 0 });
         if (timeless(known.event) !== timeless(event)) this.broken.push(`${id} says something else when sent again`);
       }
-      const stored = known ?? { id, event, tokens: new Set(), copies: 0, transports: new Set() };
+      const stored = known ?? { id, event, visitors: new Set(), copies: 0, transports: new Set() };
       stored.copies += 1;
-      stored.tokens.add(token ?? "");
+      stored.visitors.add(token?.split(".")[0] ?? "");
       stored.transports.add(transport);
-      if (stored.tokens.size > 1) this.broken.push(`${id} came with the tokens ${[...stored.tokens].join()}`);
+      if (stored.visitors.size > 1) this.broken.push(`${id} came for the visitors ${[...stored.visitors].join()}`);
       this.stored.set(id, stored);
     });
     if (this.fault === "kill_before_ack" || this.fault === "swallow_acks") return;
@@ -152,8 +162,8 @@ export class Ingest {
   }
 
   private serve(path: string, response: { statusCode: number; setHeader(name: string, value: string): void; end(body?: string | Buffer): void }): void {
-    const files: Record<string, string> = { "/f.js": "dist/f.js", "/demo/": "demo/index.html" };
-    const file = files[path] ?? (path.startsWith("/demo/app/") ? "demo/app.html" : path.slice(1));
+    const files: Record<string, string> = { "/demo/": "demo/index.html" };
+    const file = files[path] ?? (/^\/f[-\w]*\.js$/.test(path) ? `dist${path}` : undefined) ?? (path.startsWith("/demo/app/") ? "demo/app.html" : path.slice(1));
     try {
       const body = readFileSync(new URL(file, root));
       const type = types[file.split(".").pop() ?? ""] ?? "application/octet-stream";

@@ -1,607 +1,433 @@
 import assert from "node:assert/strict";
-import { afterEach, beforeEach, mock, test } from "node:test";
-import { backoff, createDelivery, type Delivery } from "../../src/delivery";
-import { createOutbox, type Outbox } from "../../src/outbox";
-import type { Batch, ServerFrame } from "../../src/protocol";
+import { test } from "node:test";
+import type { Batch } from "../../src/protocol";
+import { Page, type PageOptions } from "./page";
 
-const STREAM = "01a315e46800a1b2c3d4e5f6";
-
-/** A WebSocket that the test plays the node's part of. */
-class Socket {
-  static all: Socket[] = [];
-  onmessage: ((event: { data: string }) => void) | null = null;
-  onclose: ((event: { code: number }) => void) | null = null;
-  sent: string[] = [];
-  closed = false;
-  constructor(
-    readonly url: string,
-    readonly protocol: string,
-  ) {
-    Socket.all.push(this);
-  }
-  send(text: string): void {
-    this.sent.push(text);
-  }
-  close(): void {
-    this.closed = true;
-  }
-  says(frame: ServerFrame): void {
-    this.onmessage?.({ data: JSON.stringify(frame) });
-  }
-  ends(code = 1006): void {
-    this.onclose?.({ code });
-  }
-  welcome(token = "tok"): void {
-    const limits = { batch_events: 256, batch_bytes: 65_536, idle_ms: 60_000 };
-    this.says({ t: "welcome", token, node: "n", now: 0, limits });
-  }
-  batches(): Batch[] {
-    return this.sent.map((text) => JSON.parse(text) as Batch);
-  }
-}
-
-/** Requests that wait for the test to answer. */
-interface Request {
-  url: string;
-  batch: Batch;
-  answer(frame: ServerFrame): Promise<void>;
-  fail(): Promise<void>;
-}
-
-let requests: Request[];
-let beacons: Batch[];
-let beaconTakes: boolean;
-let clock: number;
-let logged: unknown[][];
-let outbox: Outbox;
-let delivery: Delivery;
-
-const turn = async () => {
-  for (let i = 0; i < 5; i++) await Promise.resolve();
-};
-const pass = (ms: number) => {
-  clock += ms;
-  mock.timers.tick(ms);
-};
-
-beforeEach(() => {
-  mock.timers.enable({ apis: ["setTimeout"] });
-  mock.method(Math, "random", () => 1);
-  Socket.all = [];
-  requests = [];
-  beacons = [];
-  logged = [];
-  beaconTakes = true;
-  clock = 0;
-  const fetch = (url: string, { body }: { body: string }) =>
-    new Promise((resolve, reject) => {
-      requests.push({
-        url,
-        batch: JSON.parse(body) as Batch,
-        answer: (frame) => (resolve({ json: () => Promise.resolve(frame) }), turn()),
-        fail: () => (reject(new TypeError("network")), turn()),
-      });
-    });
-  const sendBeacon = (_url: string, body: string) => {
-    if (beaconTakes) beacons.push(JSON.parse(body) as Batch);
-    return beaconTakes;
-  };
-  Object.assign(globalThis, { WebSocket: Socket, fetch });
-  Object.defineProperty(globalThis, "navigator", { value: { sendBeacon }, configurable: true });
-  outbox = createOutbox();
-  delivery = createDelivery(outbox, {
-    stream: STREAM,
-    endpoint: "https://node",
-    query: "?k=demo",
-    ctx: { w: 1 },
-    now: () => clock,
-    log: (...what) => logged.push(what),
-    reclaim: () => undefined,
-    save: () => undefined,
-  });
-});
-afterEach(() => mock.reset());
-
-let seq = 0;
-beforeEach(() => (seq = 0));
-function issue(count = 1): void {
-  for (let i = 0; i < count; i++) outbox.add({ stream: STREAM, seq: ++seq, token: "", at: clock, json: "{}", size: 2 });
-  delivery.kick();
-}
-const last = () => Socket.all[Socket.all.length - 1]!;
-const ack = (first: number, upto: number, token?: string): ServerFrame => ({
-  t: "ack",
-  stream: STREAM,
-  first,
-  upto,
-  ...(token && { token }),
-});
+const names = ({ events }: Batch) => events.map(({ k, n }) => n ?? k);
 const span = ({ first, events }: Batch) => [first, first + events.length - 1];
-const pending = () => outbox.list().map((entry) => entry.seq);
 
-/** Two sockets fail, so that HTTP is next. */
-function fallBack(): void {
-  delivery.open();
-  last().ends();
-  pass(500);
-  last().ends();
-  pass(0);
+/** A page that is connected and has had its view acked. */
+function connected(options?: PageOptions): Page {
+  const page = new Page(options);
+  page.socket.welcome();
+  page.socket.ack();
+  return page;
 }
+
+/** A page whose WebSockets fail: on HTTP, with a token asked for. */
+function overHttp(options?: PageOptions): Page {
+  const page = new Page(options);
+  page.socket.ends();
+  page.pass(1_000);
+  page.socket.ends();
+  page.pass(2_000);
+  return page;
+}
+const token = { t: "ack", stream: "", first: 1, upto: 0, token: "tok" } as const;
+const ackOf = ({ stream, first, events }: Batch) => ({ t: "ack", stream, first, upto: first + events.length - 1 }) as const;
 
 test("nothing is sent before the welcome, everything right after it", () => {
-  issue(2);
-  delivery.open();
-  assert.deepEqual(last().sent, []);
-  last().welcome();
-  assert.deepEqual(last().batches().map(span), [[1, 2]]);
-  assert.equal(last().url, "wss://node/ws?k=demo");
-  assert.equal(last().protocol, "footfall.v1");
+  const page = new Page();
+  assert.equal(page.socket.url, "wss://node.example/ws?k=demo");
+  assert.equal(page.socket.protocol, "footfall.v1");
+  page.custom();
+  page.pass(5_000);
+  assert.deepEqual(page.socket.sent, []);
+  page.socket.welcome();
+  assert.deepEqual(page.socket.frames().map(({ t }) => t), ["here", "batch"]);
+  assert.deepEqual(names(page.socket.batches()[0]!), ["view", "event"]);
+  assert.match(page.socket.batches()[0]!.stream, /^[0-9a-f]{24}$/);
+  assert.equal(page.state().transport, "ws");
 });
 
-test("events that come together go together, and slow makes them wait longer", () => {
-  delivery.open();
-  last().welcome();
-  issue();
-  pass(100);
-  issue();
-  assert.equal(last().batches().length, 0);
-  pass(50);
-  assert.deepEqual(last().batches().map(span), [[1, 2]]);
-  last().says({ t: "slow", linger_ms: 2_000 });
-  issue();
-  pass(1_999);
-  assert.equal(last().batches().length, 1);
-  pass(1);
-  assert.equal(last().batches().length, 2);
+test("events that come together go together, and slow makes them wait longer, until the connection ends", () => {
+  const page = connected();
+  page.custom("a");
+  page.pass(100);
+  page.custom("b");
+  assert.equal(page.socket.batches().length, 1);
+  page.pass(50);
+  assert.deepEqual(names(page.socket.batches()[1]!), ["a", "b"]);
+  page.socket.ack();
+  page.socket.says({ t: "slow", linger_ms: 2_000 });
+  page.custom("c");
+  page.pass(1_900);
+  assert.equal(page.socket.batches().length, 2);
+  page.pass(100);
+  assert.deepEqual(names(page.socket.batches()[2]!), ["c"]);
+  page.socket.ends(1012);
+  page.pass(600);
+  page.socket.welcome();
+  page.socket.ack();
+  page.custom("d");
+  page.pass(150);
+  assert.deepEqual(names(page.socket.batches()[1]!), ["d"]);
 });
 
-test("a resend names the token of its first copy when the connection has another", () => {
-  issue();
-  delivery.open();
-  last().welcome("one");
-  assert.equal(last().batches()[0]?.token, undefined);
-  last().ends();
-  pass(500);
-  issue();
-  assert.equal(last().url, "wss://node/ws?k=demo&t=one");
-  last().welcome("two");
-  assert.deepEqual(last().batches().map(({ token, first }) => [first, token]), [[1, "one"], [2, undefined]]);
+test("what was not acked goes again over the next connection, under the same numbers, for the same visitor", () => {
+  const page = connected();
+  page.custom();
+  page.pass(150);
+  page.socket.ends();
+  page.pass(600);
+  assert.equal(page.socket.url, "wss://node.example/ws?k=demo&t=tok");
+  page.socket.welcome("renewed");
+  const [first] = page.sockets;
+  const again = page.socket.batches()[0]!;
+  assert.deepEqual([again.stream, span(again), again.events], [first!.batches()[1]!.stream, [2, 2], first!.batches()[1]!.events]);
+  page.socket.ack();
+  assert.deepEqual([page.state().pending, page.state().acked], [0, 2]);
 });
 
-test("a socket that does not ack for 10 seconds is given up, and the events go again over another", () => {
-  issue();
-  delivery.open();
-  last().welcome();
-  pass(9_999);
-  assert.equal(last().closed, false);
-  pass(1);
-  assert.equal(Socket.all[0]?.closed, true);
-  pass(500);
-  assert.equal(Socket.all.length, 2);
-  last().welcome();
-  assert.deepEqual(last().batches().map(span), [[1, 1]]);
-});
-
-test("an idle socket is left alone", () => {
-  issue();
-  delivery.open();
-  last().welcome();
-  last().says(ack(1, 1));
-  pass(3_600_000);
-  assert.equal(Socket.all.length, 1);
-  assert.equal(last().closed, false);
-});
-
-test("each ack gives the rest another 10 seconds", () => {
-  issue();
-  delivery.open();
-  last().welcome();
-  issue();
-  pass(9_000);
-  last().says(ack(1, 1));
-  pass(9_000);
-  assert.equal(last().closed, false);
-  pass(1_000);
-  assert.equal(last().closed, true);
-});
-
-test("a nacked batch waits for the time told, and so does what comes meanwhile", () => {
-  issue();
-  delivery.open();
-  last().welcome();
-  last().says({ t: "nack", stream: STREAM, first: 1, upto: 1, reason: "overloaded", retry_ms: 3_000 });
-  issue();
-  pass(2_999);
-  assert.equal(last().batches().length, 1);
-  pass(1);
-  assert.deepEqual(last().batches().map(span), [[1, 1], [1, 2]]);
-});
-
-test("a pause holds when the page is hidden", () => {
-  issue();
-  delivery.open();
-  last().welcome();
-  last().says({ t: "nack", stream: STREAM, first: 1, upto: 1, reason: "overloaded", retry_ms: 3_000 });
-  delivery.flush();
-  assert.equal(last().batches().length, 1);
-});
-
-test("a socket that was given up does no harm when it closes", () => {
-  issue();
-  delivery.open();
-  last().welcome();
-  pass(10_000);
-  pass(500);
-  last().welcome();
-  Socket.all[0]?.ends();
-  assert.equal(delivery.state(), "ws");
-});
-
-test("a request that was given up does no harm when it fails", async () => {
-  issue();
-  fallBack();
-  await requests[0]?.answer(ack(1, 0, "tok"));
-  pass(10_000);
-  pass(500 * 2 ** 2);
-  last().welcome();
-  await requests[1]?.fail();
-  assert.equal(delivery.state(), "ws");
-});
-
-test("a welcome forgets earlier failures, so that one more does not lead to HTTP", () => {
-  delivery.open();
-  last().ends();
-  pass(500);
-  last().welcome();
-  last().ends();
-  pass(1_000);
-  last().ends();
-  pass(2_000);
-  assert.deepEqual([Socket.all.length, requests.length], [4, 0]);
-});
-
-test("an ack makes the next wait short again", () => {
-  issue();
-  delivery.open();
-  for (const wait of [500, 1_000, 2_000]) {
-    last().welcome();
-    last().ends();
-    pass(wait);
-  }
-  last().welcome();
-  last().says(ack(1, 1));
-  last().ends();
-  pass(500);
-  assert.equal(Socket.all.length, 5);
-});
-
-test("a refused event is dropped, its siblings are acked", () => {
-  issue(2);
-  delivery.open();
-  last().welcome();
-  last().says({ t: "ack", stream: STREAM, first: 1, upto: 2, refused: [{ seq: 1, reason: "bad_url", detail: "u" }] });
-  assert.deepEqual(outbox.counts, { sent: 2, acked: 1, refused: 1, evicted: 0 });
-});
-
-test("bye tells how long to stay away", () => {
-  delivery.open();
-  last().welcome();
-  last().says({ t: "bye", retry_ms: 4_000 });
-  last().ends(1012);
-  pass(3_999);
-  assert.equal(Socket.all.length, 1);
-  pass(1);
-  assert.equal(Socket.all.length, 2);
-});
-
-for (const [name, code, wait] of [
-  ["lost", 1006, 500],
-  ["closed by a node that is full", 1013, 8_000],
-] as const)
-  test(`a connection that was ${name} is opened again within ${wait} ms`, () => {
-    delivery.open();
-    last().welcome();
-    last().ends(code);
-    pass(wait - 1);
-    assert.equal(Socket.all.length, 1);
-    pass(1);
-    assert.equal(Socket.all.length, 2);
-  });
-
-test("closed by policy: nothing more on this page, and the events are kept for the next", () => {
-  issue();
-  delivery.open();
-  last().welcome();
-  last().ends(1008);
-  pass(3_600_000);
-  delivery.retry();
-  assert.equal(Socket.all.length, 1);
-  assert.equal(delivery.state(), "stopped");
-  assert.deepEqual(pending(), [1]);
-});
-
-test("the network's return cuts the wait short", () => {
-  delivery.open();
-  last().ends();
-  delivery.retry();
-  assert.equal(Socket.all.length, 2);
-  pass(9_999);
-  assert.equal(Socket.all.length, 2);
-});
-
-test("two sockets without a welcome: HTTP asks for a token first, then sends with it", async () => {
-  issue();
-  fallBack();
-  assert.equal(Socket.all.length, 2);
-  assert.equal(requests.length, 1);
-  assert.deepEqual([requests[0]?.url, requests[0]?.batch.events], ["https://node/e?k=demo", []]);
-  await requests[0]?.answer(ack(1, 0, "tok"));
-  assert.deepEqual([requests[1]?.batch.token, requests[1]?.batch.first], ["tok", 1]);
-  await requests[1]?.answer(ack(1, 1, "tok"));
-  assert.deepEqual(pending(), []);
-  assert.equal(delivery.state(), "http");
+test("a socket that does not ack is given up after 10 to 20 seconds, one that is idle or acks is not", () => {
+  const page = connected();
+  page.pass(60_000);
+  page.custom("acked");
+  page.pass(1_000);
+  page.socket.ack();
+  page.pass(60_000);
+  assert.equal(page.sockets.length, 1);
+  page.custom("swallowed");
+  page.pass(9_000);
+  assert.equal(page.sockets.length, 1);
+  page.pass(12_000);
+  assert.equal(page.sockets.length, 2);
+  assert.ok(page.sockets[0]!.closed);
+  page.socket.welcome();
+  assert.deepEqual(names(page.socket.batches()[0]!), ["swallowed"]);
 });
 
 test("a socket that never says welcome counts as failed", () => {
-  delivery.open();
-  pass(10_000);
-  pass(500);
-  pass(10_000);
-  pass(0);
-  assert.equal(requests.length, 1);
+  const page = new Page();
+  page.pass(21_000);
+  assert.equal(page.sockets.length, 2);
+  assert.ok(page.sockets[0]!.closed);
 });
 
-test("HTTP carries one batch at a time, and the next one as soon as it is acked", async () => {
-  issue();
-  fallBack();
-  await requests[0]?.answer(ack(1, 0, "tok"));
-  issue();
-  pass(1_000);
-  assert.equal(requests.length, 2);
-  await requests[1]?.answer(ack(1, 1, "tok"));
-  assert.deepEqual(requests.map(({ batch }) => span(batch)), [[1, 0], [1, 1], [2, 2]]);
+test("a nacked batch waits for the time told, and so does what comes meanwhile", () => {
+  const page = connected();
+  page.custom("a");
+  page.pass(150);
+  const { stream } = page.socket.batches()[1]!;
+  page.socket.says({ t: "nack", stream, first: 2, upto: 2, reason: "overloaded", retry_ms: 3_000 });
+  page.custom("b");
+  page.pass(2_900);
+  assert.equal(page.socket.batches().length, 2);
+  page.pass(100);
+  assert.deepEqual(names(page.socket.batches()[2]!), ["a", "b"]);
 });
 
-test("after a minute on HTTP, WebSocket is tried again, and left again when it still fails", async () => {
-  fallBack();
-  await requests[0]?.answer(ack(1, 0, "tok"));
-  pass(60_000);
-  assert.equal(Socket.all.length, 3);
-  last().ends();
-  pass(0);
-  assert.equal(delivery.state(), "http");
+test("an ack behind a nack settles nothing out of turn, and the resend settles all", () => {
+  const page = connected();
+  page.custom("a");
+  page.pass(150);
+  page.custom("b");
+  page.pass(150);
+  const { stream } = page.socket.batches()[1]!;
+  page.socket.says({ t: "nack", stream, first: 2, upto: 2, reason: "overloaded", retry_ms: 500 });
+  page.socket.says({ t: "ack", stream, first: 3, upto: 3 });
+  assert.equal(page.state().pending, 2);
+  page.pass(500);
+  assert.deepEqual(span(page.socket.batches().at(-1)!), [2, 3]);
+  page.socket.ack();
+  assert.deepEqual([page.state().pending, page.state().acked], [0, 3]);
 });
 
-test("when HTTP fails too, WebSocket is next", async () => {
-  issue();
-  fallBack();
-  await requests[0]?.fail();
-  pass(30_000);
-  assert.equal(Socket.all.length, 3);
-  last().welcome();
-  assert.deepEqual(last().batches().map(span), [[1, 1]]);
+test("an ack may cover several batches, and the second of the same counts nothing", () => {
+  const page = connected();
+  page.custom("a");
+  page.pass(150);
+  page.custom("b");
+  page.pass(150);
+  const { stream } = page.socket.batches()[1]!;
+  page.socket.says({ t: "ack", stream, first: 2, upto: 3 });
+  page.socket.says({ t: "ack", stream, first: 3, upto: 3 });
+  assert.deepEqual([page.state().pending, page.state().acked], [0, 3]);
 });
 
-test("an ack that comes after its request was given up still counts", async () => {
-  issue();
-  fallBack();
-  await requests[0]?.answer(ack(1, 0, "tok"));
-  pass(10_000);
-  await requests[1]?.answer(ack(1, 1, "tok"));
-  assert.deepEqual(pending(), []);
+test("a refused event is dropped, its siblings are acked", () => {
+  const page = connected();
+  page.custom("good");
+  page.custom("bad");
+  page.pass(150);
+  page.socket.ack([{ seq: 3, reason: "bad_props", detail: "" }]);
+  assert.deepEqual([page.state().acked, page.state().refused, page.state().pending], [2, 1, 0]);
 });
 
-const malformed: ServerFrame = { t: "error", reason: "malformed", detail: "" };
+test("a batch fits into a frame whatever its events hold, and a thousand events arrive in their order", () => {
+  const page = new Page();
+  for (let i = 0; i < 900; i++) page.custom(`e${i}`, { props: { text: "€".repeat(80) } });
+  page.socket.welcome();
+  const batches = page.socket.batches();
+  assert.deepEqual(batches.flatMap(names), ["view", ...Array.from({ length: 900 }, (_, i) => `e${i}`)]);
+  for (const text of page.socket.sent) assert.ok(Buffer.byteLength(text) <= 65_536, `${Buffer.byteLength(text)} bytes`);
+  assert.ok(batches.every(({ events }) => events.length <= 256));
+});
 
-test("a batch that HTTP refuses as a whole is tried three times, then dropped and counted, and the next one goes", async () => {
-  issue();
-  fallBack();
-  await requests[0]?.answer(ack(1, 0, "tok"));
-  issue();
-  for (const attempt of [1, 2, 3]) {
-    assert.deepEqual([requests.length, span(requests[attempt]!.batch)], [attempt + 1, [1, 1]]);
-    await requests[attempt]?.answer(malformed);
-    pass(150);
+test("a full outbox evicts the oldest, counts it, and tells it in one batch until that is acked", () => {
+  const page = new Page();
+  for (let i = 0; i < 2_009; i++) page.custom(`e${i}`);
+  assert.deepEqual([page.state().pending, page.state().evicted], [2_000, 10]);
+  page.socket.welcome();
+  const told = page.socket.batches();
+  assert.equal(told[0]!.first, 11);
+  assert.deepEqual(told.map(({ evicted }) => evicted).filter(Boolean), [10]);
+  page.socket.ends();
+  page.pass(1_000);
+  page.socket.welcome();
+  assert.deepEqual(page.socket.batches().map(({ evicted }) => evicted).filter(Boolean), [10], "told again");
+  for (const { stream, first, events } of page.socket.batches()) page.socket.says({ t: "ack", stream, first, upto: first + events.length - 1 });
+  page.custom();
+  page.pass(150);
+  assert.equal(page.socket.batches().at(-1)!.evicted, undefined);
+});
+
+test("an event over 8,192 units is refused on the spot, the others are not", () => {
+  const page = connected();
+  page.custom("big", { props: { text: "x".repeat(8_200) } });
+  page.custom("small");
+  page.pass(150);
+  assert.deepEqual(names(page.socket.batches()[1]!), ["small"]);
+  assert.equal(page.state().refused, 1);
+});
+
+test("bye tells how long to stay away", () => {
+  const page = connected();
+  page.socket.says({ t: "bye", retry_ms: 4_000 });
+  page.socket.ends(1012);
+  page.pass(3_900);
+  assert.equal(page.sockets.length, 1);
+  page.pass(200);
+  assert.equal(page.sockets.length, 2);
+});
+
+test("waits grow with full jitter up to 30 s, and an ack makes them short again", () => {
+  const page = connected({ random: () => 0.999 });
+  const waits: number[] = [];
+  for (let i = 0; i < 9; i++) {
+    const before = page.sockets.length;
+    page.socket.ends();
+    const from = page.clock;
+    while (page.sockets.length === before) page.pass(10);
+    waits.push(page.clock - from);
+    page.socket.welcome();
   }
-  assert.deepEqual([outbox.counts.refused, pending()], [1, [2]]);
-  assert.deepEqual(requests[4] && span(requests[4].batch), [2, 2]);
+  assert.deepEqual(waits.map((ms) => Math.round(ms / 500)), [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+  page.custom();
+  page.pass(150);
+  page.socket.ack();
+  page.socket.ends();
+  const before = page.sockets.length;
+  page.pass(510);
+  assert.equal(page.sockets.length, before + 1);
 });
 
-test("a batch that WebSocket refuses as a whole is tried three times, apart from what comes after it", () => {
-  issue(2);
-  delivery.open();
-  last().welcome();
-  issue();
-  for (const attempt of [1, 2, 3]) {
-    assert.deepEqual(last().batches().map(span), Array.from({ length: attempt }, () => [1, 2]));
-    last().says(malformed);
-    pass(150);
+test("the network's return cuts the wait short", () => {
+  const page = connected();
+  page.socket.ends();
+  page.pass(600);
+  page.socket.ends();
+  const before = page.sockets.length;
+  page.fires("online");
+  assert.equal(page.sockets.length, before + 1);
+});
+
+test("two sockets without a welcome: HTTP asks for a token first, then sends with it, one batch at a time", async () => {
+  const page = overHttp();
+  assert.equal(page.request.url, "https://node.example/e?k=demo");
+  assert.deepEqual([page.request.batch.events, page.request.batch.first], [[], 1]);
+  page.custom("a");
+  await page.request.answer({ ...token, stream: page.request.batch.stream });
+  assert.equal(page.state().transport, "http");
+  assert.equal(page.request.url, "https://node.example/e?k=demo&t=tok");
+  assert.deepEqual(names(page.request.batch), ["view", "a"]);
+  page.custom("b");
+  page.pass(1_000);
+  assert.equal(page.requests.length, 2);
+  await page.request.answer({ ...ackOf(page.request.batch), token: "renewed" });
+  assert.deepEqual([names(page.request.batch), page.request.url], [["b"], "https://node.example/e?k=demo&t=renewed"]);
+});
+
+test("after a minute on HTTP, WebSocket is tried again with the token", async () => {
+  const page = overHttp();
+  await page.request.answer({ ...token, stream: page.request.batch.stream });
+  await page.request.answer(ackOf(page.request.batch));
+  page.pass(61_000);
+  assert.equal(page.sockets.length, 3);
+  assert.equal(page.socket.url, "wss://node.example/ws?k=demo&t=tok");
+  page.socket.welcome();
+  assert.equal(page.state().transport, "ws");
+});
+
+test("a request that fails leaves its events; a late ack still counts", async () => {
+  const page = overHttp();
+  await page.request.answer({ ...token, stream: page.request.batch.stream });
+  const lost = page.request;
+  page.pass(21_000);
+  assert.equal(page.state().transport, "none");
+  await lost.answer(ackOf(lost.batch));
+  assert.deepEqual([page.state().acked, page.state().pending], [1, 0]);
+});
+
+test("HTTP that fails twice, too, leads to pixels of at most 16 events, acked by their arrival", async () => {
+  const page = overHttp();
+  for (let i = 0; i < 20; i++) page.custom(`e${i}`, { props: { text: "ä&=" } });
+  await page.request.fail();
+  page.pass(10_000);
+  await page.request.fail();
+  page.pass(10_000);
+  assert.equal(page.state().transport, "pixel");
+  const batchOf = (src: string) => JSON.parse(new URL(src).searchParams.get("b")!) as Batch;
+  const [first] = page.images;
+  assert.match(first!.src, /^https:\/\/node\.example\/e\.gif\?k=demo&b=/);
+  assert.deepEqual(span(batchOf(first!.src)), [1, 16]);
+  first!.onload!();
+  assert.deepEqual([page.images.length, page.state().acked], [2, 16]);
+  page.images[1]!.onerror!();
+  page.pass(10_000);
+  assert.equal(page.sockets.length, 3, "WebSocket is next");
+});
+
+test("a pixel's address stays within what a node reads", async () => {
+  const page = overHttp();
+  for (let i = 0; i < 3; i++) page.custom(`e${i}`, { props: { text: "x".repeat(3_000), more: "y".repeat(3_000) } });
+  page.custom("huge", { props: { text: "€".repeat(2_600) } });
+  page.custom("last");
+  for (let i = 0; i < 2; i++) {
+    await page.request.fail();
+    page.pass(10_000);
   }
-  assert.deepEqual([outbox.counts.refused, pending()], [2, [3]]);
-  assert.deepEqual(logged.filter(([what]) => what === "given up"), [["given up", 2]]);
-  assert.deepEqual(last().batches().slice(3).map(span), [[3, 3]]);
-  last().says(ack(3, 3));
-  assert.deepEqual([outbox.counts.acked, outbox.counts.refused, Socket.all.length], [1, 2, 1]);
+  for (let i = 0; page.state().pending && i < 10; i++) page.images.at(-1)!.onload!();
+  assert.ok(page.images.every(({ src }) => src.length <= 12_000), String(page.images.map(({ src }) => src.length)));
+  assert.deepEqual([page.state().acked, page.state().refused, page.state().pending], [5, 1, 0]);
 });
 
-test("batches in flight beside a refused one are settled, although nobody can tell which was meant", () => {
-  delivery.open();
-  last().welcome();
-  issue();
-  pass(150);
-  issue();
-  pass(150);
-  assert.deepEqual(last().batches().map(span), [[1, 1], [2, 2]]);
-  // The second is the bad one; the first's ack comes later, as acks wait for the log and errors do not.
-  last().says(malformed);
-  last().says(ack(1, 1));
-  for (let attempt = 2; attempt <= 3; attempt += 1) {
-    pass(150);
-    assert.deepEqual(span(last().batches().at(-1)!), [2, 2]);
-    last().says(malformed);
+test("a batch that is refused as a whole is sent one by one, and what is refused alone is given up", () => {
+  const page = connected();
+  page.custom("a");
+  page.custom("poison");
+  page.custom("b");
+  page.pass(150);
+  for (let i = 0; i < 10 && page.state().pending; i++) {
+    if (names(page.socket.batches().at(-1)!).includes("poison")) page.socket.says({ t: "error", reason: "malformed", detail: "" });
+    else page.socket.ack();
   }
-  assert.deepEqual([outbox.counts.acked, outbox.counts.refused, pending()], [1, 1, []]);
+  assert.deepEqual([page.state().acked, page.state().refused, page.state().pending], [3, 1, 0]);
 });
 
-test("what was in a refused batch and is taken the second time is stored, and all goes on as before", () => {
-  issue();
-  delivery.open();
-  last().welcome();
-  last().says(malformed);
-  issue();
-  pass(150);
-  assert.deepEqual(last().batches().map(span), [[1, 1], [1, 1]]);
-  last().says(ack(1, 1));
-  assert.deepEqual(last().batches().map(span), [[1, 1], [1, 1], [2, 2]]);
-  last().says(ack(2, 2));
-  assert.deepEqual(outbox.counts, { sent: 3, acked: 2, refused: 0, evicted: 0 });
-});
-
-test("a batch that closes the socket for being too large three times is dropped", () => {
-  issue();
-  delivery.open();
-  for (const wait of [500, 1_000, 2_000]) {
-    last().welcome();
-    assert.deepEqual(last().batches().map(span), [[1, 1]]);
-    last().ends(1009);
-    pass(wait);
+test("so is one that closes the socket because it is too large", () => {
+  const page = connected();
+  page.custom("a");
+  page.custom("large");
+  page.pass(150);
+  for (let i = 0; i < 10 && page.state().pending; i++) {
+    if (!page.socket.batches().length) page.socket.welcome();
+    if (names(page.socket.batches().at(-1)!).includes("large")) {
+      page.socket.ends(1009);
+      page.pass(1_000 * 2 ** i);
+    } else page.socket.ack();
   }
-  last().welcome();
-  assert.deepEqual([last().sent, outbox.counts.refused, pending()], [[], 1, []]);
+  assert.deepEqual([page.state().acked, page.state().refused, page.state().pending], [2, 1, 0]);
 });
 
-test("a connection that is lost with a batch in flight says nothing about the batch", () => {
-  issue();
-  delivery.open();
-  for (const wait of [500, 1_000, 2_000, 4_000]) {
-    last().welcome();
-    last().ends();
-    pass(wait);
-  }
-  assert.deepEqual([outbox.counts.refused, pending()], [0, [1]]);
-});
-
-for (const reason of ["unknown_site", "origin_denied"] as const) {
-  test(`${reason} over HTTP ends it: all refused, nothing tried again`, async () => {
-    issue(2);
-    fallBack();
-    await requests[0]?.answer({ t: "error", reason, detail: "" });
-    issue();
-    pass(3_600_000);
-    delivery.retry();
-    assert.deepEqual([requests.length, Socket.all.length], [1, 2]);
-    assert.deepEqual([outbox.counts.refused, delivery.state()], [3, "stopped"]);
+for (const [what, ends] of [
+  ["told to stop", (page: Page) => page.socket.says({ t: "stop", reason: "site_disabled", for_ms: 3_600_000 })],
+  ["closed by policy", (page: Page) => page.socket.ends(1008)],
+  ["of an unknown site", (page: Page) => page.socket.says({ t: "error", reason: "unknown_site", detail: "" })],
+  ["of a denied origin", (page: Page) => page.socket.says({ t: "error", reason: "origin_denied", detail: "" })],
+] as const)
+  test(`${what}, it forgets what it holds and is silent for the rest of the page's life`, () => {
+    const page = connected({ storage: { "footfall:other:x": "[]" } });
+    page.custom();
+    page.hides();
+    ends(page);
+    page.custom();
+    page.pass(200_000);
+    page.fires("online");
+    page.fires("pageshow", { persisted: true });
+    page.leaves();
+    assert.deepEqual([page.sockets.length, page.beacons.length, page.requests.length], [1, 0, 0]);
+    assert.deepEqual(Object.keys(page.storage).filter((key) => key.startsWith("footfall:demo")), []);
   });
 
-  test(`${reason} over WebSocket ends it: all refused, nothing tried again`, () => {
-    issue(2);
-    delivery.open();
-    last().welcome();
-    last().says({ t: "error", reason, detail: "" });
-    issue();
-    pass(3_600_000);
-    delivery.retry();
-    assert.deepEqual([requests.length, Socket.all.length, last().closed, last().batches().length], [0, 1, true, 1]);
-    assert.deepEqual([outbox.counts.refused, delivery.state()], [3, "stopped"]);
-  });
-}
+test("the next page stays away for the time that it was told", () => {
+  const page = connected();
+  page.socket.says({ t: "stop", reason: "site_disabled", for_ms: 3_600_000 });
+  const { storage } = page;
+  const soon = new Page({ storage, wallAt: 1_800_000_000_000 + 3_000_000 });
+  soon.pass(60_000);
+  assert.equal(soon.sockets.length, 0);
+  assert.equal(new Page({ storage, wallAt: 1_800_000_000_000 + 3_700_000 }).sockets.length, 1);
+});
 
-test("told to stop, it drops what it holds and does not come back", () => {
-  issue(2);
-  delivery.open();
-  last().welcome();
-  last().says({ t: "stop", reason: "site_disabled", for_ms: 3_600_000 });
-  issue();
-  pass(3_600_000);
-  delivery.retry();
-  assert.deepEqual([Socket.all.length, last().closed, last().batches().length], [1, true, 1]);
-  assert.deepEqual([outbox.counts.refused, delivery.state()], [3, "stopped"]);
+test("sample drops that share of these kinds before they are numbered, counts them, and ends", () => {
+  let random = 0.4;
+  const page = connected({ random: () => random });
+  page.socket.says({ t: "sample", drop_percent: 50, kinds: ["custom"], for_ms: 10_000 });
+  page.custom("dropped");
+  random = 0.6;
+  page.custom("kept");
+  page.pass(150);
+  const batch = page.socket.batches().at(-1)!;
+  assert.deepEqual([names(batch), batch.first, batch.evicted], [["kept"], 2, 1]);
+  page.pass(10_000);
+  random = 0;
+  page.custom("after");
+  page.pass(150);
+  assert.deepEqual(names(page.socket.batches().at(-1)!), ["after"]);
+});
+
+test("what happens on a view that was sampled out belongs to no view", async () => {
+  const page = connected({ random: () => 0 });
+  page.socket.says({ t: "sample", drop_percent: 100, kinds: ["view"], for_ms: 10_000 });
+  page.pushes("/dropped");
+  page.custom();
+  await Promise.resolve();
+  page.pass(150);
+  const [event] = page.socket.batches().at(-1)!.events;
+  assert.deepEqual([event!.n, event!.pv], ["event", undefined]);
 });
 
 test("frames of a newer node are ignored", () => {
-  issue();
-  delivery.open();
-  last().welcome();
-  last().says({ t: "sample", rate: 0.5 } as unknown as ServerFrame);
-  assert.deepEqual([delivery.state(), pending()], ["ws", [1]]);
+  const page = connected();
+  page.socket.says({ t: "from_the_future" } as never);
+  page.socket.says({ t: "welcome2", x: [1] } as never);
+  page.custom();
+  page.pass(150);
+  page.socket.ack();
+  assert.equal(page.state().acked, 2);
 });
 
-test("which page is shown is told on every connection", () => {
-  delivery.show("here");
-  delivery.open();
-  last().welcome();
-  last().ends();
-  pass(500);
-  last().welcome();
-  delivery.show("there");
-  assert.deepEqual(Socket.all.map(({ sent }) => sent), [["here"], ["here", "there"]]);
+test("a constructor that throws is a connection that failed", () => {
+  const page = new Page();
+  page.socketsThrow = true;
+  page.socket.ends();
+  page.pass(60_000);
+  assert.equal(page.requests.length > 0, true);
 });
 
-test("HTTP does not carry which page is shown", async () => {
-  delivery.show('{"t":"here"}');
-  fallBack();
-  await requests[0]?.answer(ack(1, 0, "tok"));
-  delivery.show('{"t":"here"}');
-  pass(1_000);
-  assert.equal(requests.length, 1);
-  assert.ok(Socket.all.every(({ sent }) => !sent.length));
+test("which page is shown is told on every WebSocket and when it changes, not over HTTP", async () => {
+  const page = connected();
+  const here = (socket = page.socket) => socket.frames().filter((frame) => frame.t === "here").map(({ path, visible }) => [path, visible]);
+  page.pushes("/b");
+  page.hides();
+  assert.deepEqual(here(), [["/", true], ["/b", true], ["/b", false]]);
+  page.socket.ends();
+  page.pass(600);
+  page.socket.welcome();
+  assert.deepEqual(here(), [["/b", false]]);
+  const http = overHttp();
+  await http.request.answer({ ...token, stream: http.request.batch.stream });
+  http.pushes("/c");
+  assert.ok(!http.requests.some(({ batch }) => "path" in batch));
 });
 
-test("leaving hands everything unsettled to a beacon and keeps it until it is acked", () => {
-  issue();
-  delivery.open();
-  last().welcome();
-  issue();
-  delivery.leave(() => true);
-  assert.deepEqual(beacons.map((batch) => [...span(batch), batch.token]), [[1, 2, "tok"]]);
-  assert.deepEqual(pending(), [1, 2]);
-  assert.equal(last().closed, true);
-  delivery.open();
-  last().welcome("tok");
-  assert.deepEqual(last().batches().map(span), [[1, 2]]);
+test("without its other file nothing is lost: hints are not heard, events go on", () => {
+  const page = connected();
+  page.filesAreGone = true;
+  page.socket.says({ t: "slow", linger_ms: 2_000 });
+  page.custom();
+  page.pass(150);
+  page.socket.ack();
+  assert.equal(page.state().acked, 2);
 });
-
-test("leaving without a token leaves it to storage", () => {
-  issue();
-  delivery.open();
-  delivery.leave(() => true);
-  assert.deepEqual([beacons.length, pending()], [0, [1]]);
-});
-
-test("leaving without a token and storage sends a beacon, and never again", () => {
-  issue();
-  delivery.open();
-  delivery.leave(() => false);
-  assert.deepEqual(beacons.map(({ token, events }) => [token, events.length]), [[undefined, 1]]);
-  assert.deepEqual(pending(), []);
-});
-
-test("a beacon that the browser does not take leaves its events", () => {
-  beaconTakes = false;
-  issue();
-  delivery.open();
-  delivery.leave(() => false);
-  assert.deepEqual(pending(), [1]);
-});
-
-test("what storage holds has the token that the beacon used", () => {
-  delivery.open();
-  last().welcome();
-  issue();
-  let token: string | undefined;
-  delivery.leave(() => {
-    token = outbox.list()[0]?.token;
-    return true;
-  });
-  assert.equal(token, "tok");
-});
-
-for (const [attempt, random, ms] of [
-  [0, 1, 500],
-  [0, 0, 0],
-  [3, 1, 4_000],
-  [3, 0.5, 2_000],
-  [6, 1, 30_000],
-  [60, 1, 30_000],
-] as const)
-  test(`attempt ${attempt} with luck ${random} waits ${ms} ms`, () => assert.equal(backoff(attempt, random), ms));

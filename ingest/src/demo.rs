@@ -1,11 +1,10 @@
-//! What is served besides events: the tracker script and the demo site, embedded by build.rs.
+//! The demo site, embedded by build.rs.
 
 use footfall_schemas::SiteId;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 use warp::reply::Response;
 
-static SCRIPT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/f.js"));
-static DEMO: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/demo.rs"));
+static FILES: &[(&str, &[u8])] = &include!(concat!(env!("OUT_DIR"), "/demo.rs"));
 
 /// Stand in the demo's pages for the key of the first site and the dashboard's address.
 const SITE_PLACEHOLDER: &str = "{{site}}";
@@ -15,37 +14,10 @@ const DASHBOARD_PLACEHOLDER: &str = "{{dashboard}}";
 const DEMO_POLICY: &str =
     "default-src 'self'; connect-src 'self' ws: wss:; frame-ancestors 'none'; base-uri 'none'";
 
-pub(crate) fn script_tag() -> String {
-    format!("\"{:016x}\"", xxhash_rust::xxh3::xxh3_64(SCRIPT))
-}
-
-/// `GET /f.js`. `tag` is [`script_tag`], made once.
-pub(crate) fn script(tag: &str, request: &HeaderMap) -> Response {
-    let known = request.get(header::IF_NONE_MATCH).is_some_and(|known| {
-        known
-            .to_str()
-            .is_ok_and(|known| known.split(',').any(|known| known.trim().trim_start_matches("W/") == tag))
-    });
-    let mut response = if known { Response::default() } else { Response::new(SCRIPT.into()) };
-    if known {
-        *response.status_mut() = StatusCode::NOT_MODIFIED;
-    }
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/javascript; charset=utf-8"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
-    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-    headers.insert("cross-origin-resource-policy", HeaderValue::from_static("cross-origin"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    if let Ok(tag) = HeaderValue::try_from(tag) {
-        headers.insert(header::ETAG, tag);
-    }
-    response
-}
-
 /// `GET /demo/…`: the file, `….html`, the directory's index; below a page, the page itself (it makes its own routes).
-pub(crate) fn demo(path: &str, site: Option<&SiteId>, dashboard_url: &str) -> Response {
+pub(crate) fn page(path: &str, site: Option<&SiteId>, dashboard_url: &str) -> Response {
     let path = path.trim_matches('/');
-    let file = |name: String| DEMO.iter().find(|(file, _)| *file == name);
+    let file = |name: String| FILES.iter().find(|(file, _)| *file == name);
     let mut ancestors = path.match_indices('/').rev().map(|(end, _)| &path[..end]);
     let found = file(path.to_owned())
         .or_else(|| file(format!("{path}.html")))
@@ -94,31 +66,22 @@ fn escape(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn page(path: &str) -> Response {
-        demo(path, Some(&SiteId::try_from("shop").unwrap()), "http://localhost/?a&b\"")
+    fn shown(path: &str) -> Response {
+        page(path, Some(&SiteId::try_from("shop").unwrap()), "http://localhost/?a&b\"")
     }
 
     #[test]
     fn the_demo_is_found_by_file_by_name_and_below_a_page_that_routes_itself() {
         for found in ["", "index.html", "app", "app/", "app/plants/fern"] {
-            assert_eq!(page(found).status(), StatusCode::OK, "{found}");
+            assert_eq!(shown(found).status(), StatusCode::OK, "{found}");
         }
         for missing in ["../Cargo.toml", "nothing", "nothing/below", "app.htm"] {
-            assert_eq!(page(missing).status(), StatusCode::NOT_FOUND, "{missing}");
+            assert_eq!(shown(missing).status(), StatusCode::NOT_FOUND, "{missing}");
         }
     }
 
     #[test]
     fn an_address_is_escaped_in_a_page() {
         assert_eq!(escape("http://a/?b&c\"<>"), "http://a/?b&amp;c&quot;&lt;&gt;");
-    }
-
-    #[test]
-    fn an_unchanged_script_is_not_sent_again() {
-        let tag = script_tag();
-        let mut request = HeaderMap::new();
-        assert_eq!(script(&tag, &request).status(), StatusCode::OK);
-        request.insert(header::IF_NONE_MATCH, HeaderValue::try_from(format!("W/{tag}")).unwrap());
-        assert_eq!(script(&tag, &request).status(), StatusCode::NOT_MODIFIED);
     }
 }
