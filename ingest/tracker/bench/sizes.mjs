@@ -69,7 +69,7 @@ ${table}
 
 "As shipped" is a file of the package, untouched. A package for bundlers is bundled with everything it exports, by esbuild, and minified by terser. Some of these files load further ones by themselves; those are not added. What a tracker can do is not compared here: the files do different things, and web-vitals is no tracker.
 
-Not found in a package on npm, so not measured: the scripts that Umami, Matomo, Plausible's hosted service, GoatCounter, Fathom and Simple Analytics serve from their own addresses, and Snowplow's \`sp.js\`.
+A node serves gzip by zopfli: \`f.js\` is ${readFileSync(dist + "f.js.gz").length} bytes then. Not measured, because no package on npm was found to ship the file that a page loads: the scripts that Umami, Matomo, Plausible's hosted service, GoatCounter, Fathom and Simple Analytics serve from their own addresses, and Snowplow's \`sp.js\`.
 `;
 writeFileSync(here("SIZES.md"), text);
 console.log(text);

@@ -17,7 +17,7 @@ const PIXEL_ADDRESS = 12_000;
 const IGNORE = "footfall-ignore";
 
 const footfall = window.footfall as NonNullable<Window["footfall"]>;
-const script = document.querySelector("script[data-site]") as HTMLScriptElement;
+const script = document.querySelector("script[data-site]:not([nomodule])") as HTMLScriptElement;
 const data = script.dataset;
 const home = script.src.replace(/[^/]*$/, "");
 const prefix = `footfall:${data.site}:`;
@@ -58,9 +58,6 @@ footfall.more = (core: Core): More => {
   let viewless = false;
   /** Something was refused as a whole before: events go one by one. */
   let single = false;
-  /** Something was sent: from then on numbers do not change. */
-  let begun = false;
-
   const drop = (event: TrackerEvent): boolean => {
     const url = tell(event.u);
     if (!url) return true;
@@ -161,9 +158,8 @@ footfall.more = (core: Core): More => {
         tell = rules.tell;
         if (settings.hash_routes) watchHash();
       }
-      // What happened before the rules were known gets its numbers anew.
-      if (!begun) for (const event of core.queue_.splice(0)) core.put_(event);
-      begun = true;
+      // What happened before the first rules were known gets its numbers anew. Later ones hold for what comes.
+      if (settings && !core.counts_.acked) for (const event of core.queue_.splice(0)) core.put_(event);
       const token = core.token_();
       if (store && token)
         restore(store, prefix, prefix + footfall.state().stream, {

@@ -167,6 +167,24 @@ test("settings hold for what an earlier page left unsent, too", () => {
   ]);
 });
 
+test("settings that come with a later connection change no number and no view of what was sent before", () => {
+  const page = welcomed();
+  page.socket.ack();
+  page.custom("of the first view");
+  page.pass(150);
+  page.pushes("/second");
+  page.pass(150);
+  const sent = page.socket.batches().slice(1).flatMap(({ first, events }) => events.map((event, index) => [first + index, event]));
+  page.socket.ends();
+  page.pass(1_000);
+  page.socket.welcome("tok", { ignore_paths: ["/"] });
+  const again = page.socket.batches().flatMap(({ first, events }) => events.map((event, index) => [first + index, event]));
+  assert.deepEqual(again, sent);
+  page.pushes("/");
+  page.pass(150);
+  assert.equal(page.socket.batches().flatMap(({ events }) => events).at(-1)!.u, "https://shop.example/second", "the new ones hold for what comes");
+});
+
 test("until the settings can be applied, nothing is sent", () => {
   const page = new Page();
   page.filesAreGone = true;
