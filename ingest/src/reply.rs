@@ -115,7 +115,11 @@ pub(crate) fn allow_origin(response: &mut Response, origin: Option<&str>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use footfall_schemas::{StreamId, refusal::RetryReason, tracker::Nack};
+    use footfall_schemas::{
+        StreamId,
+        refusal::RetryReason,
+        tracker::{Ack, Nack},
+    };
     use rstest::rstest;
 
     fn nack(reason: RetryReason) -> ServerFrame {
@@ -144,7 +148,9 @@ mod tests {
 
     #[test]
     fn an_answer_is_kept_by_no_cache_and_is_what_it_says() {
-        let reply = Reply::from(ServerFrame::site_disabled());
+        let stream = StreamId::from_parts(1, 2);
+        let ack = Ack { stream, first: 1, upto: 2, refused: Vec::new(), token: None, settings: None };
+        let reply = Reply::from(ServerFrame::Ack(ack));
         for (response, content_type) in [(reply.json(), "application/json"), (reply.pixel(), "image/gif")] {
             let headers = response.headers();
             assert_eq!(headers[header::CONTENT_TYPE], content_type);
