@@ -63,7 +63,7 @@ async fn answer<B: Buf>(
         Err(reply) => return *reply,
     };
     match text {
-        Ok(text) => take(node, site, query.t, headers, address, &text).await,
+        Ok(text) => take(node, site, query.t.and_then(token), headers, address, &text).await,
         Err(NoBody::Refused(fault, payload)) => refuse(node, site, &fault, 1, &payload),
         Err(NoBody::Lost) => unreachable!("answered above"),
     }
@@ -100,6 +100,11 @@ pub(crate) fn admit<'a>(
         return Err(Box::new(ServerFrame::site_disabled().into()));
     }
     Ok(site)
+}
+
+/// A page that has no token yet may send an empty one.
+pub(crate) fn token(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty())
 }
 
 /// One batch from the text of a request.

@@ -55,7 +55,7 @@ impl Query {
             let value = value.into_owned();
             match &*name {
                 "k" => parsed.site = value,
-                "t" => parsed.token = Some(value),
+                "t" => parsed.token = fallback::token(value),
                 "b" => parsed.batch = Some(value),
                 "id" => parsed.id = Some(value),
                 "u" | "r" | "n" => {

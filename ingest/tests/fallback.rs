@@ -39,6 +39,20 @@ async fn a_page_without_a_socket_asks_for_a_token_and_sends_with_it() {
 /// Each request comes with another user agent, which without a token makes another visitor, and with the token of the
 /// answer before.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_empty_token_is_none() {
+    let kafka = Kafka::start();
+    let ingest = Ingest::start(&kafka).await;
+    let posted = ingest.post("/e?k=shop&t=", &batch(stream(1), 1, &[view("/")])).await;
+    assert!(matches!(posted.frame(), ServerFrame::Ack(ack) if ack.refused.is_empty()), "{posted:?}");
+    let pixel = ingest.get("/e.gif?k=shop&t=&u=https%3A%2F%2Fshop.example%2F").await;
+    assert!(matches!(answer_of(&pixel), ServerFrame::Ack(ack) if ack.refused.is_empty()), "{pixel:?}");
+    let mut tracker = ingest.tracker_at("/ws?k=shop&t=").await;
+    tracker.send(&batch(stream(2), 1, &[view("/")])).await;
+    kafka.events(3).await;
+    ingest.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_in_the_query_keeps_the_visitor() {
     let kafka = Kafka::start();
     let ingest = Ingest::start(&kafka).await;

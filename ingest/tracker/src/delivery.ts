@@ -14,6 +14,8 @@ const LINGER_MS = 150;
 /** No welcome or no ack for this long, and up to twice as long: the connection is given up. */
 const ANSWER_MS = 10_000;
 const PROBE_MS = 60_000;
+/** Until the other file is asked for again. */
+const MORE_MS = 10_000;
 const BACKOFF_MS = 500;
 const BACKOFF_CAP_MS = 30_000;
 
@@ -84,7 +86,7 @@ let hint = 0;
 
 export const state = (): string => (live ? (["ws", "http", "pixel"][rung] as string) : "none");
 
-const address = (path: string) => `${beside(path)}?k=${data.site}${token && `&t=${token}`}`;
+const address = (path: string) => `${beside(path)}?k=${data.site}&t=${token}`;
 
 const close = () => {
   link?.close?.();
@@ -177,6 +179,8 @@ export const seldom = (then: () => void): void => {
         });
         then();
       },
+      // Without it the page may never begin.
+      onerror: () => setTimeout(seldom, MORE_MS, then),
     }),
   );
 };

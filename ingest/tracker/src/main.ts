@@ -57,7 +57,7 @@ safe(() => {
     Object.keys(data)[1] ||
     (document as Document & { prerendering?: boolean }).prerendering ||
     navigator.webdriver ||
-    /^file|\/(localhost|127\.|\[::1)|footfall/.test(location.href + String(Object.keys(store ?? "")))
+    /^file|\/(local|127|\[)|footfall/.test(location.href + String(Object.keys(store ?? "")))
   )
     seldom(() => more?.start_());
   else begin();

@@ -46,7 +46,7 @@ export const view = (): void => {
   ({ pathname: path, search } = location);
   // Most frameworks set the title after the route: an unchanged one is the last page's. A code point takes four bytes
   // at most, and half a pair would refuse the event.
-  const t = title === document.title ? undefined : /^\P{Cs}{0,128}/u.exec(document.title)?.[0];
+  const t = title === document.title ? undefined : (/^\P{Cs}{0,128}/u.exec(document.title) as RegExpExecArray)[0];
   ({ title } = document);
   track("view", { r: /[^?#]{1,2048}/.exec(referrer)?.[0], t });
   referrer = url;

@@ -28,7 +28,7 @@ const ackOf = ({ stream, first, events }: Batch) => ({ t: "ack", stream, first, 
 
 test("nothing is sent before the welcome, everything right after it", () => {
   const page = new Page();
-  assert.equal(page.socket.url, "wss://node.example/ws?k=demo");
+  assert.equal(page.socket.url, "wss://node.example/ws?k=demo&t=");
   assert.equal(page.socket.protocol, "footfall.v1");
   page.custom();
   page.pass(5_000);
@@ -234,7 +234,7 @@ test("the network's return cuts the wait short", () => {
 
 test("two sockets without a welcome: HTTP asks for a token first, then sends with it, one batch at a time", async () => {
   const page = overHttp();
-  assert.equal(page.request.url, "https://node.example/e?k=demo");
+  assert.equal(page.request.url, "https://node.example/e?k=demo&t=");
   assert.deepEqual([page.request.batch.events, page.request.batch.first], [[], 1]);
   page.custom("a");
   await page.request.answer({ ...token, stream: page.request.batch.stream });
@@ -279,7 +279,7 @@ test("HTTP that fails twice, too, leads to pixels of at most 16 events, acked by
   assert.equal(page.state().transport, "pixel");
   const batchOf = (src: string) => JSON.parse(new URL(src).searchParams.get("b")!) as Batch;
   const [first] = page.images;
-  assert.match(first!.src, /^https:\/\/node\.example\/e\.gif\?k=demo&b=/);
+  assert.match(first!.src, /^https:\/\/node\.example\/e\.gif\?k=demo&t=&b=/);
   assert.deepEqual(span(batchOf(first!.src)), [1, 16]);
   first!.onload!();
   assert.deepEqual([page.images.length, page.state().acked], [2, 16]);
@@ -420,6 +420,16 @@ test("which page is shown is told on every WebSocket and when it changes, not ov
   await http.request.answer({ ...token, stream: http.request.batch.stream });
   http.pushes("/c");
   assert.ok(!http.requests.some(({ batch }) => "path" in batch));
+});
+
+test("a page that needs the other file to begin asks for it until it comes", () => {
+  const page = new Page({ dataset: { modules: "links" }, filesAreGone: true });
+  page.pass(25_000);
+  assert.deepEqual([page.loaded.length, page.sockets.length], [3, 0]);
+  page.filesAreGone = false;
+  page.pass(10_000);
+  page.socket.welcome();
+  assert.deepEqual(names(page.socket.batches()[0]!), ["view"]);
 });
 
 test("without its other file nothing is lost: hints are not heard, events go on", () => {

@@ -70,6 +70,7 @@ export interface PageOptions {
   prerendering?: boolean;
   wallAt?: number;
   stub?: Partial<Footfall>;
+  filesAreGone?: boolean;
   random?: () => number;
 }
 
@@ -106,6 +107,7 @@ export class Page {
   constructor(options: PageOptions = {}) {
     const { dataset = {}, url = "https://shop.example/", wallAt = 1_800_000_000_000 } = options;
     this.storage = options.storage ?? {};
+    this.filesAreGone = options.filesAreGone ?? false;
     this.location = new URL(url);
     const script = { src: "https://node.example/f.js", dataset: { site: "demo", ...dataset } };
     const listen = (type: string, task: Task) => this.listeners.set(type, [...(this.listeners.get(type) ?? []), task]);
@@ -119,7 +121,7 @@ export class Page {
       hasFocus: () => this.attention,
       documentElement: { get scrollHeight() { return 2000; } },
       createElement: () => ({}),
-      head: { append: (element: { src: string; onload?: () => void }) => this.load(element) },
+      head: { append: (element: { src: string; onload?: () => void; onerror?: () => void }) => this.load(element) },
       addEventListener: listen,
     };
     const navigator = {
@@ -162,7 +164,7 @@ export class Page {
         debug: (...what: unknown[]) => this.said.push(JSON.stringify(what)),
       },
       alert: (text: string) => this.said.push(text),
-      setTimeout: (task: () => void, ms = 0) => this.timer(task, ms),
+      setTimeout: (task: (...args: unknown[]) => void, ms = 0, ...args: unknown[]) => this.timer(() => task(...args), ms),
       setInterval: (task: () => void, ms: number) => this.timer(task, ms, ms),
       clearTimeout: (id: number) => (this.timers = this.timers.filter((timer) => timer.id !== id)),
       queueMicrotask,
@@ -246,10 +248,11 @@ export class Page {
     this.timers.push({ at: this.clock + Math.max(ms, 0), task, id: ++this.ids, ...(every && { every }) });
     return this.ids;
   }
-  private load({ src, onload }: { src: string; onload?: () => void }): void {
+  private load({ src, onload, onerror }: { src: string; onload?: () => void; onerror?: () => void }): void {
     const name = src.split("/").at(-1) as string;
     this.loaded.push(name);
-    if (this.filesAreGone || !["f-more.js"].includes(name)) return;
+    if (this.filesAreGone) return onerror?.();
+    if (name !== "f-more.js") return;
     vm.runInContext(file(name), this.window);
     onload?.();
   }

@@ -281,5 +281,5 @@ test("data-modules loads the files, data-not-found tells of a page that is none,
   const page = welcomed({ dataset: { modules: "links vitals", notFound: "", endpoint: "https://shop.example/stats" } });
   assert.deepEqual(page.loaded, ["f-more.js", "f-links.js", "f-vitals.js"]);
   assert.equal(arrived(page)[1]!.n, "not_found");
-  assert.equal(page.socket.url, "wss://shop.example/stats/ws?k=demo");
+  assert.equal(page.socket.url, "wss://shop.example/stats/ws?k=demo&t=");
 });
