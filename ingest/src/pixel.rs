@@ -18,7 +18,7 @@ use warp::reply::Response;
 
 use crate::{
     clock::now_ms,
-    fallback::{admit, refuse, settle},
+    fallback::{admit, refuse, settle, token},
     intake,
     node::{Fault, Node},
     raw::RawBatch,
@@ -55,7 +55,7 @@ impl Query {
             let value = value.into_owned();
             match &*name {
                 "k" => parsed.site = value,
-                "t" => parsed.token = fallback::token(value),
+                "t" => parsed.token = token(value),
                 "b" => parsed.batch = Some(value),
                 "id" => parsed.id = Some(value),
                 "u" | "r" | "n" => {
