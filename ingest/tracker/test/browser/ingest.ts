@@ -60,7 +60,7 @@ export class Ingest {
       }
       if (pathname === "/e.gif") {
         if (this.fault === "no_network") return request.socket.destroy();
-        this.take(JSON.parse(searchParams.get("b") ?? "") as Batch, "pixel", searchParams.get("t") ?? "derived");
+        this.take(JSON.parse(searchParams.get("b") ?? "") as Batch, "pixel", searchParams.get("t") || "derived");
         response.setHeader("content-type", "image/gif");
         return response.end(Buffer.from("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7", "base64"));
       }
