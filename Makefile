@@ -17,7 +17,7 @@ e2e     := deploy/tests/e2e
 requirements := $(shell find deploy/tests -name requirements.txt -not -path '*/node_modules/*' 2>/dev/null)
 
 # Whatever a bundle is made from. Folders are in it, so that a file that goes is noticed as one that comes is.
-sources = $(shell find $(1) -mindepth 1 \( -name node_modules -o -name dist -o -name build -o -name test -o -name '.*' \) -prune -o -print)
+sources = $(shell find $(1) -mindepth 1 \( -name node_modules -o -name dist -o -name package -o -name build -o -name test -o -name '.*' \) -prune -o -print)
 
 # A bundle that somebody deleted is built again, whatever its stamp says.
 ifeq ($(wildcard $(tracker)/dist/*),)
@@ -96,7 +96,7 @@ screenshots: build setup-tests ## Pictures of the live page and the demo site, f
 .PHONY: clean
 clean: ## Remove what was built and installed here; not the tables, not the user's cache
 	@cargo clean --quiet
-	@rm -rf .venv $(foreach dir,$(tracker) $(web) $(e2e),$(dir)/node_modules $(dir)/dist)
+	@rm -rf .venv $(tracker)/package $(foreach dir,$(tracker) $(web) $(e2e),$(dir)/node_modules $(dir)/dist)
 	@echo "kept: footfall-data/ and $${XDG_CACHE_HOME:-$$HOME/.cache}/footfall"
 
 # The parts of `setup`. Each is cheap when there is nothing to do.

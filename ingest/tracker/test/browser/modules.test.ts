@@ -55,6 +55,7 @@ test("each web vital is reported once, the late ones when the page is left", asy
   await page.click("button");
   await page.evaluate(() => new Promise((frame) => requestAnimationFrame(() => setTimeout(frame))));
   // A page is hidden after pagehide, when the tracker has closed: beacons bring the last ones.
+  await until("the tracker is connected", () => page.evaluate(() => window.footfall?.state().transport !== "none"));
   await page.goto("about:blank");
   await until("all five came", () => customs("web_vital").length >= 5);
   const vitals = customs("web_vital");
