@@ -6,14 +6,14 @@
 import { MAX_BATCH_BYTES, MAX_BATCH_EVENTS, type Ack, type Batch, type TrackerEvent } from "./protocol";
 
 /** Older events could be counted twice: no node remembers their ids for longer. */
-export const RESEND_WINDOW_MS = 7 * 24 * 3_600_000;
+const RESEND_WINDOW_MS = 7 * 24 * 3_600_000;
 /** UTF-16 units: none takes more than three bytes. */
 const MAX_BATCH_UNITS = MAX_BATCH_BYTES / 3;
 
 /** `at` is the page load's own clock at `wallAt`. Without a token none of it was ever sent. */
-export type Left = [wallAt: number, at: number, token: string, first: number, evicted: number, queue: TrackerEvent[]];
+type Left = [wallAt: number, at: number, token: string, first: number, evicted: number, queue: TrackerEvent[]];
 
-export interface Sender {
+interface Sender {
   token: string;
   /** Brings an event to the site's rules; true: it is not wanted. */
   drop: (event: TrackerEvent) => boolean;
@@ -24,13 +24,15 @@ export interface Sender {
 }
 
 /** What is wanted of the events from `first` on, with the numbers of their views as they become. */
-export function numbered(first: number, events: TrackerEvent[], drop: Sender["drop"]): TrackerEvent[] {
+function numbered(first: number, events: TrackerEvent[], drop: Sender["drop"]): TrackerEvent[] {
   const numbers = new Map<number, number>();
-  return events.reduce<TrackerEvent[]>((wanted, event, index) => {
-    if (drop(event)) return wanted;
+  const wanted: TrackerEvent[] = [];
+  events.forEach((event, index) => {
+    if (drop(event)) return;
     numbers.set(first + index, first + wanted.length);
-    return [...wanted, { ...event, pv: event.pv && numbers.get(event.pv) }];
-  }, []);
+    wanted.push({ ...event, pv: event.pv && numbers.get(event.pv) });
+  });
+  return wanted;
 }
 
 /** Sends what other page loads have left, all but `own`; again with every connection, until it is settled. */

@@ -42,7 +42,6 @@ export interface Footfall {
   more?: (core: Core) => More;
 }
 
-
 safe(() => {
   // Loaded twice: the first one counts.
   if (self.footfall?.state) return;

@@ -175,8 +175,7 @@ footfall.more = (core: Core): More => {
       else if (typeof frame === "number") fault();
       else if (frame.t === "ack") {
         if (store) settleLeft(store, prefix, frame);
-      }
-      else if (frame.t === "slow") more.linger_ = frame.linger_ms;
+      } else if (frame.t === "slow") more.linger_ = frame.linger_ms;
       else if (frame.t === "stop") stop(frame.for_ms);
       else if (frame.t === "sample") {
         sampled = Object.fromEntries(frame.kinds.map((kind) => [kind, frame.drop_percent]));
@@ -185,7 +184,8 @@ footfall.more = (core: Core): More => {
         if (/^(unknown_site|origin_denied)$/.test(frame.reason)) {
           say(`${frame.reason}: ${frame.detail}`);
           stop(0);
-        } else fault();
+        } else if (footfall.state().transport === "none") core.down_();
+        else fault();
       }
     },
     send_: (frame) => {

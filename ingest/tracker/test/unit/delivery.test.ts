@@ -248,6 +248,16 @@ test("two sockets without a welcome: HTTP asks for a token first, then sends wit
   assert.deepEqual([names(page.request.batch), page.request.url], [["b"], "https://node.example/e?k=demo&t=renewed"]);
 });
 
+test("a node that refuses to give a token costs no event", async () => {
+  const page = overHttp();
+  page.custom("kept");
+  for (let i = 0; i < 3; i++) {
+    await page.request.answer({ t: "error", reason: "malformed", detail: "" });
+    page.pass(31_000);
+  }
+  assert.deepEqual([page.state().pending, page.state().refused], [2, 0]);
+});
+
 test("after a minute on HTTP, WebSocket is tried again with the token", async () => {
   const page = overHttp();
   await page.request.answer({ ...token, stream: page.request.batch.stream });
