@@ -1,13 +1,12 @@
 /** The built tracker in real Chromium against a node that fails on demand. What arrives must be what was issued. */
 
 import assert from "node:assert/strict";
-import { existsSync } from "node:fs";
 import { after, afterEach, before, beforeEach, test } from "node:test";
-import { chromium, type Browser, type BrowserContext, type Page } from "playwright-core";
+import type { Browser, BrowserContext, Page } from "playwright-core";
 import type { State } from "../../src/main";
+import { launch, pause, until } from "./chromium";
 import { Ingest } from "./ingest";
 
-const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
 const DEADLINE_MS = 15_000;
 
 let browser: Browser;
@@ -16,22 +15,8 @@ let ingest: Ingest;
 let url: string;
 
 before(async () => {
-  assert.ok(existsSync(executablePath), `no browser at ${executablePath}: install Debian's chromium or set CHROMIUM`);
-  browser = await chromium.launch({
-    executablePath,
-    // Playwright turns the back/forward cache off.
-    ignoreDefaultArgs: ["--disable-back-forward-cache"],
-    args: [
-      "--headless",
-      "--no-sandbox",
-      "--disable-gpu",
-      "--disable-quic",
-      "--no-first-run",
-      "--disable-background-networking",
-      "--disable-component-update",
-      "--disable-sync",
-    ],
-  });
+  // Playwright turns the back/forward cache off.
+  browser = await launch({ ignoreDefaultArgs: ["--disable-back-forward-cache"] });
 });
 after(() => browser.close());
 
@@ -45,14 +30,6 @@ afterEach(async () => {
   await ingest.close();
   assert.deepEqual(ingest.broken, []);
 });
-
-async function until(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
-  const deadline = Date.now() + DEADLINE_MS;
-  while (!(await holds())) {
-    if (Date.now() > deadline) assert.fail(`not in ${DEADLINE_MS} ms: ${what}`);
-    await new Promise((wait) => setTimeout(wait, 20));
-  }
-}
 
 const state = (page: Page): Promise<State> => page.evaluate(() => window.footfall!.state());
 const settled = (page: Page) => until("everything is settled", async () => (await state(page)).pending === 0);
@@ -219,7 +196,7 @@ test("a visit that never reached the node is delivered by the next one, at the t
   await page.goto("about:blank");
   assert.equal(ingest.batches.length, 0);
   const away = 300;
-  await new Promise((wait) => setTimeout(wait, away));
+  await pause(away);
 
   ingest.fault = "none";
   const next = await open("/demo/about.html");
