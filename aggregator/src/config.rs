@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::error::Error;
+use crate::{dedupe, error::Error, minute::Bounds, partition::Limits, site::SiteBounds};
 
 /// Every field has a default; bytes, rows and ms are in the names.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -24,9 +24,18 @@ pub struct Config {
     pub live_full_ms: u64,
     /// Longest top list told, by site, partition and dimension. Beyond it the list says that it is cut.
     pub live_values: usize,
-    /// Most distinct values of a dimension counted in memory, by site, partition and minute. A minute with more is
-    /// counted by ClickHouse when it is written, so `rolling_counts` stays exact; the live list says that it is cut.
+    /// Most values of a dimension counted in memory, by site, partition and minute; beyond it the most counted ones are
+    /// kept. Such a minute is counted by ClickHouse when it is written, so `rolling_counts` stays exact; the live list
+    /// tells its error.
     pub minute_values: usize,
+    /// Most visitors of a site and partition known one by one, in its windows; a quarter as many in a minute. Beyond it
+    /// a sample of so many is kept, and the live view tells the error.
+    pub exact_visitors: usize,
+    /// How much a partition's sites may hold together. Beyond it the largest site is halved, in what it knows exactly,
+    /// until all fit; the others keep what they have.
+    pub partition_bytes: usize,
+    /// While a partition is busy, minutes that only ClickHouse can count are counted this often.
+    pub recount_ms: u64,
     /// How often the state is kept while it changes; bounds the replay after a restart.
     pub snapshot_ms: u64,
     /// How long a stream is remembered after its last event. What is older is looked up in ClickHouse.
@@ -62,7 +71,10 @@ impl Default for Config {
             live_ms: 250,
             live_full_ms: 3_000,
             live_values: 200,
-            minute_values: 10_000,
+            minute_values: 2_000,
+            exact_visitors: 262_144,
+            partition_bytes: 256 << 20,
+            recount_ms: 10_000,
             snapshot_ms: 30_000,
             stream_horizon_ms: 6 * 60 * 60 * 1_000,
             streams: 500_000,
@@ -92,8 +104,11 @@ impl Config {
         if self.lateness_ms < 0 || self.stream_horizon_ms <= 0 {
             return invalid("lateness_ms / stream_horizon_ms", "must not be negative");
         }
-        if self.streams == 0 || self.minute_values == 0 || self.live_values == 0 {
-            return invalid("streams / minute_values / live_values", "must be at least 1");
+        if self.streams == 0 || self.minute_values == 0 || self.live_values == 0 || self.exact_visitors == 0 {
+            return invalid("streams / minute_values / live_values / exact_visitors", "must be at least 1");
+        }
+        if self.partition_bytes < 1 << 20 {
+            return invalid("partition_bytes", "must be at least 1048576 (1 MiB)");
         }
         if self.block_bytes == 0 || self.inbox_bytes == 0 {
             return invalid("block_bytes / inbox_bytes", "must be at least 1");
@@ -102,6 +117,25 @@ impl Config {
             return invalid("session_timeout_ms", "must be at least 1000");
         }
         Ok(())
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        let minute_visitors = (self.exact_visitors / 4).max(1);
+        Limits {
+            lateness_ms: self.lateness_ms,
+            site: SiteBounds {
+                // As many as a visitor has values, on a page of an ordinary site.
+                minute: Bounds {
+                    values: self.minute_values,
+                    visitors: minute_visitors,
+                    pairs: 8 * minute_visitors,
+                },
+                visitors: self.exact_visitors,
+            },
+            live_values: self.live_values,
+            bytes: self.partition_bytes,
+            dedupe: dedupe::Bounds { horizon_ms: self.stream_horizon_ms, streams: self.streams },
+        }
     }
 
     pub(crate) fn backoff(&self) -> Backoff {

@@ -16,11 +16,10 @@ use tracing::{error, info, warn};
 
 use crate::{
     block::{Block, Boundary},
-    dedupe,
     error::Error,
     keep::{Gone, Keeper},
     live::Teller,
-    partition::{Limits, Partition, Record, Stored},
+    partition::{Partition, Record, Stored},
     ports::{Input, Log, Outlet, Store},
     snapshot::{Slot, Slots},
     status::Phase,
@@ -116,15 +115,7 @@ impl<L: Log, S: Store, O: Outlet> Driver<L, S, O> {
             }
         }
 
-        let limits = Limits {
-            lateness_ms: keeper.config.lateness_ms,
-            minute_values: keeper.config.minute_values,
-            live_values: keeper.config.live_values,
-            dedupe: dedupe::Bounds {
-                horizon_ms: keeper.config.stream_horizon_ms,
-                streams: keeper.config.streams,
-            },
-        };
+        let limits = keeper.config.limits();
         let saved = keeper.retry("snapshots", || ports.outlet.saved(number)).await?;
         let slots = Slots::found(&saved);
         let usable = saved.into_iter().filter(|saved| (low..=start).contains(&saved.offset));
@@ -194,6 +185,7 @@ struct Work<L, S, O> {
     clock: i64,
     told_at: i64,
     counted_at: i64,
+    recounted_at: i64,
     snapshot_at: i64,
     snapshot_offset: i64,
     snapshots: u64,
@@ -219,6 +211,7 @@ impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
             clock: 0,
             told_at: 0,
             counted_at: 0,
+            recounted_at: 0,
             snapshot_at: now,
             snapshot_offset: partition.next(),
             snapshots: 0,
@@ -410,11 +403,16 @@ impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
         }
         let counts = if now - self.counted_at >= IDLE_MS {
             self.counted_at = now;
-            self.partition.take_counts(Some(self.clock.max(self.partition.log_time())))
+            let recount = now - self.recounted_at >= self.driver.keeper.config.recount_ms as i64;
+            if recount {
+                self.recounted_at = now;
+            }
+            self.partition.take_counts(Some(self.clock.max(self.partition.log_time())), recount)
         } else {
             Default::default()
         };
         self.partition.sweep();
+        self.driver.keeper.status.size(self.driver.keeper.partition, self.partition.size());
         self.forget_answers();
         let save = self.snapshot_due(now);
         let state = save.is_some().then(|| self.partition.encode());
@@ -512,7 +510,7 @@ impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
         }
         self.counted_at = now;
         let end = self.partition.next();
-        let counts = self.partition.take_counts(None);
+        let counts = self.partition.take_counts(None, true);
         let save = self.snapshot_due(now);
         if counts.is_empty() && save.is_none() && self.settled == Some(end) {
             return;
@@ -559,7 +557,7 @@ impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
         }
         let end = self.partition.next();
         let keeper = self.driver.keeper.clone();
-        keeper.counts(&self.partition.take_counts(None), end).await?;
+        keeper.counts(&self.partition.take_counts(None, true), end).await?;
         keeper.commit(end, String::new()).await?;
         self.committed = end;
         if end != self.snapshot_offset {

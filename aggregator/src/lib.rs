@@ -25,12 +25,15 @@ mod panes;
 mod partition;
 mod ports;
 mod run;
+mod sample;
 mod session;
+mod site;
 mod snapshot;
 mod source;
 mod status;
 mod store;
 mod trace;
+mod values;
 
 #[cfg(test)]
 mod kafka_tests;

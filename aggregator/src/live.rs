@@ -1,15 +1,22 @@
 //! Tells the live topic what changed: only sites that changed, whole windows every few seconds, and one last record
 //! when a site's windows have become empty.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use footfall_schemas::{
-    SiteId,
+    Dimension, SiteId,
     live::{LiveRecord, LiveState},
     time::SECOND_MS,
 };
 
-use crate::partition::Partition;
+use crate::{
+    partition::Partition,
+    site::Windows,
+    values::{DIMENSIONS, Top},
+};
 
 pub(crate) struct Teller {
     partition: i32,
@@ -28,9 +35,15 @@ pub(crate) struct Teller {
 
 struct Told {
     seq: u64,
+    /// All but the top lists.
     state: LiveState,
+    tops: [Listed; DIMENSIONS],
     full_at: i64,
 }
+
+/// A top list by the address of its texts: they live as long as they are told, so two lists are compared without
+/// looking at a text.
+type Listed = Vec<(Arc<str>, u64)>;
 
 impl Teller {
     pub(crate) fn new(partition: i32, epoch: u64, full_every_ms: i64) -> Self {
@@ -72,24 +85,42 @@ impl Teller {
         clock: i64,
         now: i64,
     ) -> Option<LiveRecord> {
-        let (state, newest) = partition.live(&site, clock);
-        let empty = state.seconds.is_empty()
-            && state.minutes.is_empty()
-            && state.totals.is_none_or(|totals| totals.visitors == 0);
+        let Windows { totals, seconds, minutes, tops, errors, newest } = partition.windows(&site, clock);
+        let empty = seconds.is_empty() && minutes.is_empty() && totals.visitors == 0;
+        let errors = Dimension::ALL.iter().zip(errors).filter(|(_, error)| *error > 0);
+        let state = LiveState {
+            totals: Some(totals),
+            seconds,
+            minutes,
+            tops: BTreeMap::new(),
+            errors: errors.map(|(dimension, error)| (*dimension, error)).collect(),
+        };
+        let tops = tops.map(listed);
         let (seq, change) = match self.told.get(&site) {
             None => (self.silent.remove(&site).unwrap_or(0) + 1, None),
             Some(told) if empty || now.saturating_sub(told.full_at) >= self.full_every_ms => {
                 (told.seq + 1, None)
             }
-            Some(told) => match told.state.change_to(&state) {
-                Ok(None) => return None,
-                Ok(Some(change)) => (told.seq + 1, Some(change)),
-                Err(_) => (told.seq + 1, None),
-            },
+            Some(told) => {
+                let mut change = told.state.change_to(&state).unwrap_or_default();
+                change.tops = changed(&told.tops, &tops);
+                if change == LiveState::default() {
+                    return None;
+                }
+                (told.seq + 1, Some(change))
+            }
         };
         let full = change.is_none();
-        let record = LiveRecord {
-            site: site.clone(),
+        let told = change.unwrap_or_else(|| LiveState { tops: whole(&tops), ..state.clone() });
+        if empty {
+            self.told.remove(&site);
+            self.silent.insert(site.clone(), seq);
+        } else {
+            let full_at = if full { now } else { self.told.get(&site).map_or(now, |told| told.full_at) };
+            self.told.insert(site.clone(), Told { seq, state, tops, full_at });
+        }
+        Some(LiveRecord {
+            site,
             partition: self.partition,
             epoch: self.epoch,
             seq,
@@ -97,15 +128,90 @@ impl Teller {
             clock,
             newest,
             at: now,
-            state: change.unwrap_or_else(|| state.clone()),
-        };
-        if empty {
-            self.told.remove(&site);
-            self.silent.insert(site, seq);
-        } else {
-            let full_at = if full { now } else { self.told.get(&site).map_or(now, |told| told.full_at) };
-            self.told.insert(site, Told { seq, state, full_at });
+            state: told,
+        })
+    }
+}
+
+fn address(entry: &(Arc<str>, u64)) -> *const u8 {
+    entry.0.as_ptr()
+}
+
+fn listed(top: Top) -> Listed {
+    let mut listed = top.values;
+    listed.sort_unstable_by_key(address);
+    listed
+}
+
+fn whole(tops: &[Listed; DIMENSIONS]) -> BTreeMap<Dimension, BTreeMap<String, u64>> {
+    let lists = Dimension::ALL.iter().zip(tops).filter(|(_, list)| !list.is_empty());
+    lists
+        .map(|(dimension, list)| {
+            (*dimension, list.iter().map(|(text, count)| (text.to_string(), *count)).collect())
+        })
+        .collect()
+}
+
+/// The entries of the lists that changed; 0 for those that left.
+fn changed(
+    old: &[Listed; DIMENSIONS],
+    new: &[Listed; DIMENSIONS],
+) -> BTreeMap<Dimension, BTreeMap<String, u64>> {
+    let mut tops = BTreeMap::new();
+    for ((dimension, old), new) in Dimension::ALL.iter().zip(old).zip(new) {
+        let mut left = BTreeMap::new();
+        let mut came = BTreeMap::new();
+        let (mut at, mut to) = (old.iter().peekable(), new.iter().peekable());
+        loop {
+            let order = match (at.peek(), to.peek()) {
+                (None, None) => break,
+                (Some(_), None) => std::cmp::Ordering::Less,
+                (None, Some(_)) => std::cmp::Ordering::Greater,
+                (Some(old), Some(new)) => address(old).cmp(&address(new)),
+            };
+            let before = if order.is_le() { at.next() } else { None };
+            let after = if order.is_ge() { to.next() } else { None };
+            match (before, after) {
+                (Some((text, _)), None) => {
+                    left.insert(text.to_string(), 0);
+                }
+                (before, Some((text, count))) if before.is_none_or(|(_, before)| before != count) => {
+                    came.insert(text.to_string(), *count);
+                }
+                _ => {}
+            }
         }
-        Some(record)
+        // A text that was forgotten and came again has another address: it has come, not left.
+        left.append(&mut came);
+        if !left.is_empty() {
+            tops.insert(*dimension, left);
+        }
+    }
+    tops
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lists(pages: &[(Arc<str>, u64)]) -> [Listed; DIMENSIONS] {
+        let mut lists: [Listed; DIMENSIONS] = Default::default();
+        lists[Dimension::Page as usize] = listed(Top { values: pages.to_vec(), beyond: 0 });
+        lists
+    }
+
+    #[test]
+    fn a_list_tells_what_changed_and_what_left() {
+        let [a, b, c, d] = ["/a", "/b", "/c", "/d"].map(Arc::<str>::from);
+        let d_again = Arc::<str>::from("/d");
+        let old = lists(&[(a.clone(), 1), (b.clone(), 2), (d, 4)]);
+        let new = lists(&[(a, 1), (c, 3), (b.clone(), 5), (d_again, 4)]);
+        let told = changed(&old, &new);
+        let expected = [("/b", 5), ("/c", 3), ("/d", 4)].map(|(text, count)| (text.to_owned(), count));
+        assert_eq!(told, BTreeMap::from([(Dimension::Page, BTreeMap::from(expected))]));
+        let told = changed(&new, &lists(&[(b, 5)]));
+        let left = ["/a", "/c", "/d"].map(|text| (text.to_owned(), 0));
+        assert_eq!(told, BTreeMap::from([(Dimension::Page, BTreeMap::from(left))]));
+        assert_eq!(changed(&old, &old), BTreeMap::new());
     }
 }

@@ -7,7 +7,7 @@ use opentelemetry::{
     metrics::{Counter, Histogram, Meter},
 };
 
-use crate::status::Status;
+use crate::status::{PartitionStatus, Status};
 
 #[derive(Clone)]
 pub(crate) struct Metrics {
@@ -98,26 +98,38 @@ fn of_partition(partition: i32) -> [KeyValue; 1] {
 }
 
 fn observe(meter: &Meter, status: &Arc<Status>) {
-    let weak = Arc::downgrade(status);
-    meter
-        .i64_observable_gauge("footfall.aggregator.lag")
-        .with_unit("{message}")
-        .with_description("Records of the log that are not yet rows")
-        .with_callback(move |observer| {
-            for (partition, status) in weak.upgrade().iter().flat_map(|status| status.partitions()) {
-                observer.observe(status.lag(), &of_partition(partition));
-            }
-        })
-        .build();
-    let weak = Arc::downgrade(status);
-    meter
-        .u64_observable_gauge("footfall.aggregator.failing")
-        .with_description("1 while something is being tried again; the status page says what")
-        .with_callback(move |observer| {
-            for (partition, status) in weak.upgrade().iter().flat_map(|status| status.partitions()) {
-                let failing = u64::from(status.last_error.is_some());
-                observer.observe(failing, &of_partition(partition));
-            }
-        })
-        .build();
+    let gauge = |name, unit, says, value: fn(&PartitionStatus) -> i64| {
+        let weak = Arc::downgrade(status);
+        meter
+            .i64_observable_gauge(name)
+            .with_unit(unit)
+            .with_description(says)
+            .with_callback(move |observer| {
+                for (partition, status) in weak.upgrade().iter().flat_map(|status| status.partitions()) {
+                    observer.observe(value(&status), &of_partition(partition));
+                }
+            })
+            .build();
+    };
+    gauge(
+        "footfall.aggregator.lag",
+        "{message}",
+        "Records of the log that are not yet rows",
+        PartitionStatus::lag,
+    );
+    gauge(
+        "footfall.aggregator.failing",
+        "",
+        "1 while something is being tried again; the status page says what",
+        |status| status.last_error.is_some().into(),
+    );
+    gauge("footfall.aggregator.sites.bytes", "By", "What the windows of all sites hold, about", |status| {
+        status.bytes as i64
+    });
+    gauge(
+        "footfall.aggregator.sites.narrowed",
+        "{site}",
+        "Sites that know less exactly, so that the others keep what they have",
+        |status| status.narrowed_sites as i64,
+    );
 }

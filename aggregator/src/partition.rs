@@ -1,13 +1,13 @@
-//! The state of one partition, and how a record changes it. No I/O, no clock: log time is the newest received-at.
+//! The state of one partition, and how a record changes it. No I/O, no clock: log time is when the broker took the
+//! newest record.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use footfall_schemas::{
     EventId, EventRecord, RejectReason, SiteId,
-    live::{LiveState, Totals},
     record::{DeadLetter, MAX_DEAD_PAYLOAD_BYTES, Stage, parse_lines},
     rows::{Coordinates, EventRow, RollingRow},
-    time::{MINUTE_MS, minute_of},
+    time::{Clock, MINUTE_MS, minute_of},
     topics,
 };
 use serde::{Deserialize, Serialize};
@@ -15,16 +15,19 @@ use serde::{Deserialize, Serialize};
 use crate::{
     block::{Block, Counts, Letter},
     dedupe::{Bounds, Dedupe, Verdict},
-    minute::Minute,
-    panes::{Panes, first_minute_shown},
-    session::Sessions,
+    panes::first_minute_shown,
+    site::{Site, SiteBounds, Windows},
 };
 
 /// Newest time that may be counted (2100-01-01): `rolling_counts` tells minutes in 32 bits.
 const LAST_TIME_MS: i64 = 4_102_444_800_000;
 
+/// A node's clock may be ahead of the broker's by so much.
+const AHEAD_MS: i64 = 10_000;
 /// Two ingest nodes' clocks differ by less than this.
 const NODE_SKEW_MS: i64 = 5 * MINUTE_MS;
+/// A site's bounds are halved at most so often.
+const MOST_NARROWED: u8 = 12;
 /// The floor until the first record after an unknown past has told the time.
 const UNKNOWN_FLOOR: i64 = i64::MAX;
 
@@ -32,6 +35,8 @@ const UNKNOWN_FLOOR: i64 = i64::MAX;
 #[derive(Debug, Clone)]
 pub(crate) struct Record {
     pub(crate) offset: i64,
+    /// When the broker took it, ms since 1970.
+    pub(crate) timestamp: i64,
     pub(crate) lines: Vec<(u16, Result<EventRecord, DeadLetter>)>,
     pub(crate) bytes: usize,
 }
@@ -39,9 +44,20 @@ pub(crate) struct Record {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     pub(crate) lateness_ms: i64,
-    pub(crate) minute_values: usize,
+    pub(crate) site: SiteBounds,
     pub(crate) live_values: usize,
+    /// Beyond it the largest site is narrowed.
+    pub(crate) bytes: usize,
     pub(crate) dedupe: Bounds,
+}
+
+/// What a partition's sites hold, for the metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Size {
+    /// About.
+    pub(crate) bytes: usize,
+    /// Sites whose bounds were halved, once or more.
+    pub(crate) narrowed: usize,
 }
 
 /// Where events that had to be looked up are stored; those not stored are not in it.
@@ -67,6 +83,7 @@ pub(crate) struct Partition {
     open: Block,
     open_bytes: usize,
     recent: Recent,
+    size: Size,
 }
 
 /// What a snapshot holds: a pure function of the records before `next`.
@@ -87,20 +104,6 @@ struct State {
     numbers: HashMap<SiteId, u32>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Site {
-    id: SiteId,
-    stored: u64,
-    duplicate: u64,
-    late: u64,
-    poison: u64,
-    /// Received-at of the newest event.
-    newest: i64,
-    sessions: Sessions,
-    minutes: BTreeMap<i64, Minute>,
-    panes: Panes,
-}
-
 /// Ids of the open block and of the one before, which may not be stored yet: what a look-up cannot find.
 #[derive(Default)]
 struct Recent {
@@ -119,7 +122,8 @@ impl Record {
         };
         let mut lines: Vec<_> = parse_lines(value)
             .map(|(index, line)| {
-                let line = line.map_err(|error| error.to_string()).and_then(countable);
+                let line =
+                    line.map_err(|error| error.to_string()).and_then(|event| countable(event, timestamp));
                 let line = line.map_err(|reason| {
                     let place = format!("{}/{partition}/{offset}/{index}", topics::EVENTS);
                     poison(raw(index), timestamp, format!("{place}: {reason}"))
@@ -131,12 +135,13 @@ impl Record {
             let detail = format!("{}/{partition}/{offset}/0: the record is empty", topics::EVENTS);
             lines.push((0, Err(poison(value, timestamp, detail))));
         }
-        Self { offset, lines, bytes: value.len() }
+        Self { offset, timestamp, lines, bytes: value.len() }
     }
 }
 
-/// Refuses times that the tables cannot hold.
-fn countable(event: EventRecord) -> Result<EventRecord, String> {
+/// Refuses times that the tables cannot hold. A node's clock that is far ahead of the broker's (`timestamp`) must not
+/// put its events into the future: they happened when the broker took them, and say so.
+fn countable(mut event: EventRecord, timestamp: i64) -> Result<EventRecord, String> {
     if !(0..=LAST_TIME_MS).contains(&event.received_at) {
         return Err(format!("received_at {} lies outside 1970 to 2100", event.received_at));
     }
@@ -145,6 +150,10 @@ fn countable(event: EventRecord) -> Result<EventRecord, String> {
             "event_time {} lies before 1970 or after received_at {}",
             event.event_time, event.received_at
         ));
+    }
+    if event.event_time > timestamp + AHEAD_MS {
+        event.event_time = timestamp;
+        event.clock = Clock::ClampedFuture;
     }
     Ok(event)
 }
@@ -187,9 +196,10 @@ impl Partition {
     pub(crate) fn decode(number: i32, limits: Limits, bytes: &[u8]) -> Result<Self, postcard::Error> {
         let mut state: State = postcard::from_bytes(bytes)?;
         state.numbers = (0..).zip(&state.sites).map(|(number, site)| (site.id.clone(), number)).collect();
+        state.sites.iter_mut().for_each(Site::index);
         let mut partition = Self::new(number, limits, state);
         for (number, site) in (0..).zip(&partition.state.sites) {
-            partition.dirty.extend(site.minutes.keys().map(|minute| (*minute, number)));
+            partition.dirty.extend(site.minutes().map(|minute| (minute, number)));
             partition.touched.insert(number);
         }
         Ok(partition)
@@ -206,6 +216,7 @@ impl Partition {
             open,
             open_bytes: 0,
             recent: Recent::default(),
+            size: Size::default(),
         }
     }
 
@@ -225,10 +236,10 @@ impl Partition {
 
     /// The events of a record that must be looked up among the stored rows before it is folded.
     pub(crate) fn unknown<'a>(&'a self, record: &'a Record) -> impl Iterator<Item = (&'a SiteId, EventId)> {
-        record.lines.iter().filter_map(|(_, line)| {
+        let log_time = self.state.log_time.max(record.timestamp);
+        record.lines.iter().filter_map(move |(_, line)| {
             let event = line.as_ref().ok()?;
             let site = self.state.numbers.get(&event.site).copied().unwrap_or(u32::MAX);
-            let log_time = self.state.log_time.max(event.received_at);
             (self.state.dedupe.check(site, event.event_id, log_time) == Verdict::Unknown)
                 .then_some((&event.site, event.event_id))
         })
@@ -239,6 +250,7 @@ impl Partition {
     pub(crate) fn fold(&mut self, record: Record, stored: &Stored, emit: bool) -> Tally {
         debug_assert!(record.offset >= self.state.next, "records come in the log's order");
         let mut tally = Tally::default();
+        self.state.advance(record.timestamp);
         for (index, line) in record.lines {
             let at = Coordinates { partition: self.number, offset: record.offset, index };
             match line {
@@ -269,13 +281,7 @@ impl Partition {
 
     fn event(&mut self, event: EventRecord, at: Coordinates, stored: &Stored, emit: bool, tally: &mut Tally) {
         let state = &mut self.state;
-        state.log_time = state.log_time.max(event.received_at);
         let log_time = state.log_time;
-        if state.floor == UNKNOWN_FLOOR {
-            // Minutes that began earlier may have lost events: they are counted from the stored rows.
-            state.floor = minute_of(log_time) + MINUTE_MS + NODE_SKEW_MS;
-            state.dedupe = Dedupe::from_the_unknown(log_time);
-        }
         let number = state.number_of(&event.site);
         let key = (number, event.event_id);
         let duplicate = match state.dedupe.check(number, event.event_id, log_time) {
@@ -307,17 +313,12 @@ impl Partition {
         tally.rows += 1;
         tally.late += u64::from(late);
         if minute >= state.floor {
-            let counts = site.minutes.entry(minute).or_default();
-            counts.count(&event, session_start, self.limits.minute_values);
-            if at.offset < state.trust_from {
-                counts.distrust();
-            }
+            site.count(&event, self.limits.site, at.offset >= state.trust_from);
             self.dirty.insert((minute, number));
-            site.panes.count_tops(&event);
         } else {
             state.recount.insert((number, minute));
         }
-        site.panes.count(&event);
+        site.see(&event, self.limits.site);
         if emit {
             self.recent.push(key);
             self.open.rows.push(EventRow::new(event, session, session_start, late, topics::EVENTS, at));
@@ -362,29 +363,30 @@ impl Partition {
     }
 
     /// Takes what changed of the minutes that have ended at `clock` (of all with `None`), as of the last record.
-    pub(crate) fn take_counts(&mut self, clock: Option<i64>) -> Counts {
+    /// `recount`: also what only the stored rows can tell.
+    pub(crate) fn take_counts(&mut self, clock: Option<i64>, recount: bool) -> Counts {
         let closed = clock.map_or(i64::MAX, |clock| clock - MINUTE_MS - self.limits.lateness_ms);
         let mut counts = Counts::default();
-        let State { sites, recount, next, .. } = &mut self.state;
-        while let Some((minute, number)) = self.dirty.first().copied().filter(|(minute, _)| *minute <= closed)
-        {
+        let State { sites, recount: uncertain, next, .. } = &mut self.state;
+        let version = *next as u64;
+        while let Some((start, number)) = self.dirty.first().copied().filter(|(start, _)| *start <= closed) {
             self.dirty.pop_first();
             let site = &mut sites[number as usize];
-            let Some(cells) = site.minutes.get_mut(&minute) else { continue };
-            if cells.is_uncertain() || !cells.full().is_empty() {
-                recount.insert((number, minute));
-            }
-            if cells.is_uncertain() {
+            let id = site.id.clone();
+            let Some((minute, values)) = site.minute(start) else { continue };
+            if minute.is_uncertain() {
+                uncertain.insert((number, start));
                 continue;
             }
-            let version = *next as u64;
-            counts.rows.extend(cells.take_changed().map(|(dimension, value, measures)| {
-                RollingRow::new(&site.id, minute, (dimension, value), self.number, measures, version)
+            counts.rows.extend(minute.take_changed(values).map(|(dimension, value, measures)| {
+                RollingRow::new(&id, start, (dimension, value), self.number, measures, version)
             }));
         }
-        let recount = std::mem::take(recount);
-        counts.recount =
-            recount.into_iter().map(|(site, minute)| (sites[site as usize].id.clone(), minute)).collect();
+        if recount {
+            let uncertain = std::mem::take(uncertain);
+            counts.recount =
+                uncertain.into_iter().map(|(site, start)| (sites[site as usize].id.clone(), start)).collect();
+        }
         counts
     }
 
@@ -401,18 +403,42 @@ impl Partition {
             state.floor = floor;
         }
         for (number, site) in (0..).zip(&mut state.sites) {
-            site.sessions.sweep(state.log_time);
-            site.panes.sweep(state.log_time);
-            if moved {
-                let kept = site.minutes.split_off(&state.floor);
-                for minute in std::mem::replace(&mut site.minutes, kept).into_keys() {
-                    // What leaves memory unwritten is counted from the stored rows.
-                    if self.dirty.remove(&(minute, number)) {
-                        state.recount.insert((number, minute));
-                    }
+            for start in site.sweep(state.log_time, state.floor) {
+                // What leaves memory unwritten is counted from the stored rows.
+                if self.dirty.remove(&(start, number)) {
+                    state.recount.insert((number, start));
                 }
             }
         }
+        self.fit(moved);
+    }
+
+    /// Narrows the largest site as long as all together hold too much, and widens them when there is room again.
+    fn fit(&mut self, widen: bool) {
+        let Limits { site: bounds, bytes: limit, .. } = self.limits;
+        let mut sizes: Vec<usize> = self.state.sites.iter().map(Site::bytes).collect();
+        let mut all: usize = sizes.iter().sum();
+        if widen && all < limit / 2 {
+            self.state.sites.iter_mut().for_each(Site::widen);
+        }
+        while all > limit {
+            let may_narrow = |number: &usize| self.state.sites[*number].narrowed() < MOST_NARROWED;
+            let Some(largest) = (0..sizes.len()).filter(may_narrow).max_by_key(|number| sizes[*number])
+            else {
+                break;
+            };
+            self.state.sites[largest].narrow(bounds);
+            all -= sizes[largest];
+            sizes[largest] = self.state.sites[largest].bytes();
+            all += sizes[largest];
+        }
+        self.size =
+            Size { bytes: all, narrowed: self.state.sites.iter().filter(|s| s.narrowed() > 0).count() };
+    }
+
+    /// What is held, as of the last sweep.
+    pub(crate) fn size(&self) -> Size {
+        self.size
     }
 
     /// Sites that changed since the last call.
@@ -420,28 +446,10 @@ impl Partition {
         self.touched.drain().map(|number| self.state.sites[number as usize].id.clone()).collect()
     }
 
-    /// A site's windows at `clock`, and received-at of its newest event.
-    pub(crate) fn live(&mut self, site: &SiteId, clock: i64) -> (LiveState, i64) {
+    /// A site's windows at `clock`.
+    pub(crate) fn windows(&mut self, site: &SiteId, clock: i64) -> Windows {
         let number = self.state.number_of(site);
-        let site = &mut self.state.sites[number as usize];
-        let (active, visitors) = site.panes.visitors(clock);
-        let (tops, cut) = site.panes.tops(clock, &site.minutes, self.limits.live_values);
-        let shown = site.minutes.range(first_minute_shown(clock)..=clock);
-        let state = LiveState {
-            totals: Some(Totals {
-                active,
-                visitors,
-                stored: site.stored,
-                duplicate: site.duplicate,
-                late: site.late,
-                poison: site.poison,
-            }),
-            seconds: site.panes.seconds(clock),
-            minutes: shown.map(|(minute, counts)| (minute / 1_000, counts.total())).collect(),
-            tops,
-            cut,
-        };
-        (state, site.newest)
+        self.state.sites[number as usize].windows(clock, self.limits.live_values)
     }
 }
 
@@ -459,23 +467,23 @@ impl State {
         }
     }
 
+    /// A record comes that the broker took then.
+    fn advance(&mut self, timestamp: i64) {
+        self.log_time = self.log_time.max(timestamp);
+        if self.floor == UNKNOWN_FLOOR {
+            // Minutes that began earlier may have lost events: they are counted from the stored rows.
+            self.floor = minute_of(self.log_time) + MINUTE_MS + NODE_SKEW_MS;
+            self.dedupe = Dedupe::from_the_unknown(self.log_time);
+        }
+    }
+
     fn number_of(&mut self, site: &SiteId) -> u32 {
         if let Some(number) = self.numbers.get(site) {
             return *number;
         }
         let number = u32::try_from(self.sites.len()).expect("a node knows fewer sites than 32 bits count");
         self.numbers.insert(site.clone(), number);
-        self.sites.push(Site {
-            id: site.clone(),
-            stored: 0,
-            duplicate: 0,
-            late: 0,
-            poison: 0,
-            newest: 0,
-            sessions: Sessions::default(),
-            minutes: BTreeMap::new(),
-            panes: Panes::default(),
-        });
+        self.sites.push(Site::new(site.clone()));
         number
     }
 }

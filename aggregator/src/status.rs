@@ -5,6 +5,8 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use crate::partition::Size;
+
 /// Shared with the process that runs the role.
 #[derive(Debug, Default)]
 pub struct Status {
@@ -20,6 +22,9 @@ pub struct PartitionStatus {
     pub end: i64,
     /// `true` once the end of the log was reached after the assignment, until records are waiting again.
     pub caught_up: bool,
+    /// What its sites hold in memory, about, and how many of them were narrowed so that the others keep theirs.
+    pub bytes: usize,
+    pub narrowed_sites: usize,
     /// What is being tried again, and why it failed.
     pub last_error: Option<String>,
 }
@@ -58,8 +63,15 @@ impl Status {
     }
 
     pub(crate) fn assigned(&self, partition: i32) {
-        let status =
-            PartitionStatus { phase: Phase::Loading, stored: 0, end: 0, caught_up: false, last_error: None };
+        let status = PartitionStatus {
+            phase: Phase::Loading,
+            stored: 0,
+            end: 0,
+            caught_up: false,
+            bytes: 0,
+            narrowed_sites: 0,
+            last_error: None,
+        };
         self.lock().insert(partition, status);
     }
 
@@ -84,6 +96,13 @@ impl Status {
 
     pub(crate) fn caught_up(&self, partition: i32, caught_up: bool) {
         self.change(partition, |status| status.caught_up = caught_up);
+    }
+
+    pub(crate) fn size(&self, partition: i32, size: Size) {
+        self.change(partition, |status| {
+            status.bytes = size.bytes;
+            status.narrowed_sites = size.narrowed;
+        });
     }
 
     pub(crate) fn failed(&self, partition: i32, reason: String) {

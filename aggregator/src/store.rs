@@ -241,9 +241,9 @@ impl Store for ClickHouse {
 /// The same cells and measures as `Dimension::value_of` and the minutes in memory.
 const RECOUNT: &str = "\
 INSERT INTO rolling_counts \
-    (site, minute, dimension, value, _partition, events, views, visitors, sessions, engaged_ms, version) \
+    (site, minute, dimension, value, _partition, events, views, visitors, engaged_ms, version) \
 SELECT site, toStartOfMinute(event_time) AS minute_start, cell.1, cell.2, toInt32(?), \
-    count(), countIf(kind = 'view'), uniqExact(visitor), sum(session_start), sum(engaged_ms), toUInt64(?) \
+    count(), countIf(kind = 'view'), uniqExact(visitor), sum(engaged_ms), toUInt64(?) \
 FROM events \
 ARRAY JOIN arrayConcat( \
     [('total', ''), ('page', path)], \

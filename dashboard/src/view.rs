@@ -1,10 +1,10 @@
 //! What a site's viewers are shown: its partitions and nodes, merged.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use footfall_schemas::{
-    Dimension, SiteId,
-    live::{LiveRecord, LiveState, MinuteCounts, NeedsFull, SecondCounts},
+    SiteId,
+    live::{LiveRecord, LiveState, MinuteCounts, SecondCounts},
     presence::PresenceReport,
     viewer::{Freshness, Online, Position, SiteLedger, ViewUpdate},
 };
@@ -49,23 +49,23 @@ impl View {
         }
     }
 
-    /// What leads from `self` to `newer`; `None` when nothing does. `Err` when only the whole can tell it.
+    /// What leads from `self` to `newer`; `None` when nothing does.
     pub(crate) fn change_to(
         &self,
         newer: &Self,
         site: &SiteId,
         position: Position,
         now: i64,
-    ) -> Result<Option<ViewUpdate>, NeedsFull> {
-        let live = self.live.change_to(&newer.live)?;
+    ) -> Option<ViewUpdate> {
+        let live = self.live.change_to(&newer.live);
         if live.is_none()
             && self.online == newer.online
             && self.freshness == newer.freshness
             && self.ledger == newer.ledger
         {
-            return Ok(None);
+            return None;
         }
-        Ok(Some(ViewUpdate {
+        Some(ViewUpdate {
             site: site.clone(),
             position,
             now,
@@ -73,7 +73,7 @@ impl View {
             freshness: (self.freshness != newer.freshness).then_some(newer.freshness),
             ledger: (self.ledger != newer.ledger).then(|| newer.ledger.clone()),
             live: live.unwrap_or_default(),
-        }))
+        })
     }
 }
 
@@ -152,7 +152,7 @@ impl SiteState {
         merged.minutes.retain(|_, counts| *counts != MinuteCounts::default());
         merged.tops.values_mut().for_each(|values| values.retain(|_, count| *count > 0));
         merged.tops.retain(|_, values| !values.is_empty());
-        cut_tops(&mut merged, &self.merged.cut, self.limits.top_values);
+        cut_tops(&mut merged, self.limits.top_values);
         self.merged = merged;
     }
 
@@ -171,9 +171,8 @@ impl SiteState {
     }
 }
 
-/// Keeps the `most` largest values of each dimension and marks what was cut. A list that was cut before counts as
-/// cut until it is well below the bound: being whole again costs every viewer a snapshot.
-fn cut_tops(state: &mut LiveState, cut_before: &BTreeSet<Dimension>, most: usize) {
+/// Keeps the `most` largest values of each dimension and tells how much a value that was cut may have.
+fn cut_tops(state: &mut LiveState, most: usize) {
     for (dimension, values) in &mut state.tops {
         if values.len() > most {
             let mut counts: Vec<(u64, &String)> =
@@ -183,16 +182,14 @@ fn cut_tops(state: &mut LiveState, cut_before: &BTreeSet<Dimension>, most: usize
             values.retain(|other, other_count| {
                 *other_count > count || (*other_count == count && *other < value)
             });
-            state.cut.insert(*dimension);
-        } else if values.len() > most * 3 / 4 && cut_before.contains(dimension) {
-            state.cut.insert(*dimension);
+            *state.errors.entry(*dimension).or_default() += count;
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use footfall_schemas::live::Totals;
+    use footfall_schemas::{Dimension, live::Totals};
     use proptest::prelude::*;
     use rstest::rstest;
 
@@ -277,23 +274,15 @@ mod tests {
     }
 
     #[rstest]
-    #[case::fits(&[("a", 1), ("b", 2)], false, &["a", "b"], false)]
-    #[case::at_the_bound(&[("a", 1), ("b", 2), ("c", 1), ("d", 1)], false, &["a", "b", "c", "d"], false)]
-    #[case::over_it(&[("a", 1), ("b", 2), ("c", 9), ("d", 1), ("e", 1)], false, &["a", "b", "c", "d"], true)]
-    #[case::all_equal(&[("e", 1), ("d", 1), ("c", 1), ("b", 1), ("a", 1)], false, &["a", "b", "c", "d"], true)]
-    #[case::just_whole_again(&[("a", 1), ("b", 1), ("c", 1), ("d", 1)], true, &["a", "b", "c", "d"], true)]
-    #[case::well_whole_again(&[("a", 1), ("b", 1), ("c", 1)], true, &["a", "b", "c"], false)]
-    fn a_list_is_cut_at_its_bound(
-        #[case] counts: &[(&str, u64)],
-        #[case] was_cut: bool,
-        #[case] kept: &[&str],
-        #[case] cut: bool,
-    ) {
+    #[case::fits(&[("a", 1), ("b", 2)], &["a", "b"], 0)]
+    #[case::at_the_bound(&[("a", 1), ("b", 2), ("c", 1), ("d", 1)], &["a", "b", "c", "d"], 0)]
+    #[case::over_it(&[("a", 1), ("b", 2), ("c", 9), ("d", 1), ("e", 1)], &["a", "b", "c", "d"], 1)]
+    #[case::all_equal(&[("e", 3), ("d", 3), ("c", 3), ("b", 3), ("a", 3)], &["a", "b", "c", "d"], 3)]
+    fn a_list_is_cut_at_its_bound(#[case] counts: &[(&str, u64)], #[case] kept: &[&str], #[case] error: u64) {
         let mut state = top(counts);
-        let before = if was_cut { BTreeSet::from([Dimension::Page]) } else { BTreeSet::new() };
-        cut_tops(&mut state, &before, 4);
+        cut_tops(&mut state, 4);
         assert_eq!(state.tops[&Dimension::Page].keys().collect::<Vec<_>>(), kept);
-        assert_eq!(state.cut.contains(&Dimension::Page), cut);
+        assert_eq!(state.errors.get(&Dimension::Page).copied().unwrap_or(0), error);
     }
 
     proptest! {
@@ -311,15 +300,11 @@ mod tests {
                 told.tops.insert(Dimension::Page, pages);
                 sources.take_live(record(partition, index as u64 + 1, (START + index as i64) * 1_000, told), now);
                 let newer = sources.view(now, 1);
-                match shown.change_to(&newer, &site(), position, 0) {
-                    Ok(None) => {}
-                    Ok(Some(update)) => {
-                        page.live.apply(&update.live);
-                        if let Some(online) = update.online { page.online = online; }
-                        if let Some(freshness) = update.freshness { page.freshness = freshness; }
-                        if let Some(ledger) = update.ledger { page.ledger = ledger; }
-                    }
-                    Err(NeedsFull) => page = newer.clone(),
+                if let Some(update) = shown.change_to(&newer, &site(), position, 0) {
+                    page.live.apply(&update.live);
+                    if let Some(online) = update.online { page.online = online; }
+                    if let Some(freshness) = update.freshness { page.freshness = freshness; }
+                    if let Some(ledger) = update.ledger { page.ledger = ledger; }
                 }
                 prop_assert_eq!(&page, &newer);
                 shown = newer;

@@ -2,7 +2,7 @@
 //! what a dashboard node merges from the partitions, and what a viewer's page holds. A change is the same type with
 //! only the changed entries, each an absolute value, so that applying one twice is harmless.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
@@ -52,9 +52,10 @@ pub struct LiveState {
     /// Page views (events for [`Dimension::Event`]) of the last [`MINUTES_SHOWN`] minutes by value.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tops: BTreeMap<Dimension, BTreeMap<String, u64>>,
-    /// Dimensions whose list is cut at a bound: their tails are not exact.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub cut: BTreeSet<Dimension>,
+    /// Of the lists that are not exact: the most that a count in it may be told too much, and that a value not in it
+    /// may have been counted.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub errors: BTreeMap<Dimension, u64>,
 }
 
 /// Distinct counts over sliding windows, and what became of the events since the log began to be kept.
@@ -64,6 +65,9 @@ pub struct Totals {
     pub active: u64,
     /// Distinct visitors in the last 30 minutes.
     pub visitors: u64,
+    /// One standard error of both; 0 while they are exact.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub visitors_error: u64,
     /// Events that became rows.
     pub stored: u64,
     /// Resends recognised.
@@ -105,15 +109,11 @@ impl LiveState {
                 self.tops.remove(dimension);
             }
         }
-        self.cut.extend(&change.cut);
+        apply_map(&mut self.errors, &change.errors);
     }
 
-    /// What must be applied to `self` to get `newer`; `None` when nothing changed. A list that is whole again after
-    /// it was cut cannot be told as a change: `Err` asks for a full record.
-    pub fn change_to(&self, newer: &Self) -> Result<Option<Self>, NeedsFull> {
-        if !self.cut.is_subset(&newer.cut) {
-            return Err(NeedsFull);
-        }
+    /// What must be applied to `self` to get `newer`; `None` when nothing changed.
+    pub fn change_to(&self, newer: &Self) -> Option<Self> {
         let mut tops = BTreeMap::new();
         let empty = BTreeMap::new();
         for dimension in self.tops.keys().chain(newer.tops.keys()) {
@@ -129,9 +129,9 @@ impl LiveState {
             seconds: change_map(&self.seconds, &newer.seconds),
             minutes: change_map(&self.minutes, &newer.minutes),
             tops,
-            cut: newer.cut.difference(&self.cut).copied().collect(),
+            errors: change_map(&self.errors, &newer.errors),
         };
-        Ok((change != Self::default()).then_some(change))
+        (change != Self::default()).then_some(change)
     }
 
     /// Adds another partition's state: partitions hold disjoint visitors, so everything adds up.
@@ -140,6 +140,7 @@ impl LiveState {
             let totals = self.totals.get_or_insert_default();
             totals.active += other.active;
             totals.visitors += other.visitors;
+            totals.visitors_error += other.visitors_error;
             totals.stored += other.stored;
             totals.duplicate += other.duplicate;
             totals.late += other.late;
@@ -163,7 +164,9 @@ impl LiveState {
                 *top.entry(value.clone()).or_default() += count;
             }
         }
-        self.cut.extend(&other.cut);
+        for (dimension, error) in &other.errors {
+            *self.errors.entry(*dimension).or_default() += error;
+        }
     }
 
     /// Forgets the seconds and minutes that have left the windows at `clock` (ms since 1970).
@@ -175,9 +178,9 @@ impl LiveState {
     }
 }
 
-/// The change can only be told by the whole state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NeedsFull;
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
 
 fn apply_map<K: Ord + Clone, V: Default + PartialEq + Clone>(
     map: &mut BTreeMap<K, V>,
@@ -238,7 +241,7 @@ mod tests {
         #[test]
         fn applying_the_change_gives_the_newer_state(old in state(), new in state()) {
             let mut applied = old.clone();
-            if let Some(change) = old.change_to(&new).unwrap() {
+            if let Some(change) = old.change_to(&new) {
                 applied.apply(&change);
                 applied.apply(&change);
             }

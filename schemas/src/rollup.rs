@@ -67,8 +67,6 @@ pub struct Measures {
     pub views: u64,
     /// Distinct visitors; partitions hold disjoint visitors, so these add up over partitions, not over minutes.
     pub visitors: u64,
-    /// Sessions that started here.
-    pub sessions: u64,
     pub engaged_ms: u64,
 }
 
@@ -77,7 +75,6 @@ impl std::ops::AddAssign for Measures {
         self.events += other.events;
         self.views += other.views;
         self.visitors += other.visitors;
-        self.sessions += other.sessions;
         self.engaged_ms += other.engaged_ms;
     }
 }

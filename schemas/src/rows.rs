@@ -131,7 +131,6 @@ pub struct RollingRow {
     pub events: u64,
     pub views: u64,
     pub visitors: u64,
-    pub sessions: u64,
     pub engaged_ms: u64,
     /// Offset after the last record counted in: grows with the log.
     pub version: u64,
@@ -155,7 +154,6 @@ impl RollingRow {
             events: measures.events,
             views: measures.views,
             visitors: measures.visitors,
-            sessions: measures.sessions,
             engaged_ms: measures.engaged_ms,
             version,
         }

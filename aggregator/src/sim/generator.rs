@@ -76,8 +76,12 @@ fn line(
             [rng.below(4) as usize]
             .into();
     }
-    // A node whose clock is behind.
-    let received_at = now - if rng.percent(10) { rng.below(4_000) as i64 } else { 0 };
+    // A node whose clock is behind, or ahead.
+    let received_at = match rng.below(50) {
+        0..=4 => now - rng.below(4_000) as i64,
+        5 => now + [1_000, 9_000, 26 * 60 * MINUTE_MS][rng.below(3) as usize],
+        _ => now,
+    };
     if !sent.is_empty() && rng.percent(25) {
         // A resend says the same, received later; sometimes of something very old.
         let among = if rng.percent(50) { sent.len() } else { sent.len().min(8) };

@@ -8,7 +8,7 @@ use footfall_schemas::{
     record::parse_lines,
     rollup::Measures,
     rows::{Coordinates, EventRow},
-    time::{MINUTE_MS, minute_of},
+    time::{Clock, MINUTE_MS, minute_of},
     topics,
 };
 
@@ -28,15 +28,18 @@ pub(super) fn rows(records: &[RawRecord], lateness_ms: i64) -> Expected {
     let mut seen = HashSet::new();
     let mut sessions = BTreeMap::<SiteId, Sessions>::new();
     for record in records {
+        expected.log_time = expected.log_time.max(record.timestamp);
         if record.value.is_empty() {
             expected.poison.insert((record.offset, 0));
         }
         for (index, line) in parse_lines(&record.value) {
-            let Ok(event) = line else {
+            let Ok(mut event) = line else {
                 expected.poison.insert((record.offset, index));
                 continue;
             };
-            expected.log_time = expected.log_time.max(event.received_at);
+            if event.event_time > record.timestamp + 10_000 {
+                (event.event_time, event.clock) = (record.timestamp, Clock::ClampedFuture);
+            }
             let totals = expected.totals.entry(event.site.clone()).or_default();
             if !seen.insert((event.site.clone(), event.event_id)) {
                 totals.duplicate += 1;
@@ -94,7 +97,6 @@ pub(super) fn counts<'a>(rows: impl IntoIterator<Item = &'a EventRow>) -> BTreeM
                 events: 1,
                 views: u64::from(row.kind == "view"),
                 visitors: 0,
-                sessions: u64::from(row.session_start),
                 engaged_ms: u64::from(row.engaged_ms),
             };
         }
@@ -109,5 +111,6 @@ pub(super) fn counts<'a>(rows: impl IntoIterator<Item = &'a EventRow>) -> BTreeM
 /// Events in the minutes that the live view shows at `clock`.
 pub(super) fn shown_events(rows: &[EventRow], site: &SiteId, clock: i64) -> u64 {
     let first = first_minute_shown(clock);
-    rows.iter().filter(|row| row.site == site.as_str() && row.event_time >= first).count() as u64
+    let shown = |row: &&EventRow| (first..=clock).contains(&minute_of(row.event_time));
+    rows.iter().filter(|row| row.site == site.as_str()).filter(shown).count() as u64
 }

@@ -114,7 +114,6 @@ impl Inner {
             events: row.events,
             views: row.views,
             visitors: row.visitors,
-            sessions: row.sessions,
             engaged_ms: row.engaged_ms,
         };
         let cell = (row.site, i64::from(row.minute) * 1_000, row.dimension, row.value);
@@ -475,7 +474,6 @@ impl Store for World {
                 events: measures.events,
                 views: measures.views,
                 visitors: measures.visitors,
-                sessions: measures.sessions,
                 engaged_ms: measures.engaged_ms,
                 version: before as u64,
             });

@@ -168,7 +168,7 @@ impl Teller {
         let counts = MinuteCounts { views: random.random_range(1..9), ..MinuteCounts::default() };
         newer.minutes.insert(minute, counts);
         newer.totals = Some(Totals { active: random.random_range(0..9), visitors: 9, ..Totals::default() });
-        let change = self.state.change_to(&newer).unwrap().unwrap_or_default();
+        let change = self.state.change_to(&newer).unwrap_or_default();
         self.state = newer;
         self.tell(random.random_bool(0.1), change)
     }

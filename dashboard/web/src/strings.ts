@@ -106,7 +106,7 @@ export const strings = {
     onlineNow: (online: string) => `${online} online now`,
     more: (count: string) => `Show ${count} more`,
     fewer: 'Show fewer',
-    cut: 'The list is cut: small values at its end may be missing.',
+    error: (count: string) => `Many values: counts may be up to ${count} off, and smaller ones are missing.`,
   },
   empty: {
     page: 'No page view in the last 30 minutes.',

@@ -70,7 +70,8 @@ export interface LiveChange {
   seconds: Map<number, SecondCounts>;
   minutes: Map<number, MinuteCounts>;
   tops: Map<string, Map<string, number>>;
-  cut: string[];
+  /** Of the lists that are not exact: by how much a count may be wrong. */
+  errors: Map<string, number>;
 }
 
 export interface ViewUpdate {
@@ -169,7 +170,7 @@ function change(value: unknown): LiveChange {
       sessions: number(entry.sessions),
     })),
     tops: new Map(Object.entries(object(fields.tops ?? {})).map(([dimension, values]) => [dimension, counts(values)])),
-    cut: array(fields.cut ?? []).map(string),
+    errors: counts(fields.errors ?? {}),
   };
 }
 
@@ -202,11 +203,6 @@ function optional<T>(value: unknown, parse: (value: unknown) => T): T | null {
 function object(value: unknown): Record<string, unknown> {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) throw new NotAFrame();
   return value as Record<string, unknown>;
-}
-
-function array(value: unknown): unknown[] {
-  if (!Array.isArray(value)) throw new NotAFrame();
-  return value;
 }
 
 function number(value: unknown): number {

@@ -62,7 +62,7 @@ describe('parsing', () => {
 });
 
 function change(part: Partial<LiveChange>): LiveChange {
-  return { totals: null, seconds: new Map(), minutes: new Map(), tops: new Map(), cut: [], ...part };
+  return { totals: null, seconds: new Map(), minutes: new Map(), tops: new Map(), errors: new Map(), ...part };
 }
 
 function made(kind: 'snapshot' | 'delta', epoch: number, seq: number, part: Partial<ViewUpdate> = {}): ViewUpdate {

@@ -24,7 +24,7 @@ export class SiteState {
   readonly seconds = new Map<number, SecondCounts>();
   readonly minutes = new Map<number, MinuteCounts>();
   readonly tops = new Map<string, Map<string, number>>();
-  readonly cut = new Set<string>();
+  readonly errors = new Map<string, number>();
   #awaitsSnapshot = true;
 
   constructor(readonly site: string) {}
@@ -67,7 +67,7 @@ export class SiteState {
     this.seconds.clear();
     this.minutes.clear();
     this.tops.clear();
-    this.cut.clear();
+    this.errors.clear();
   }
 
   #take(update: ViewUpdate): void {
@@ -106,7 +106,10 @@ export class SiteState {
       if (top.size > 0) this.tops.set(dimension, top);
       else this.tops.delete(dimension);
     }
-    for (const dimension of change.cut) this.cut.add(dimension);
+    for (const [dimension, error] of change.errors) {
+      if (error === 0) this.errors.delete(dimension);
+      else this.errors.set(dimension, error);
+    }
   }
 
   /** Forgets the seconds and minutes that have left the windows at `clock` (ms since 1970). */

@@ -40,7 +40,8 @@ describe('what is shown', () => {
   it('pages are ranked by views, and one that is only open now is listed too', () => {
     const tops = { page: { '/b': 2, '/a': 2, '/top': 9 } };
     const online = { visitors: 3, visible: 3, pages: { '/a': 1, '/new': 2 } };
-    const { rows } = viewOf(holding({ online, live: { tops, cut: ['page'] } })).lists.page;
+    const { rows, error } = viewOf(holding({ online, live: { tops, errors: { page: 3 } } })).lists.page;
+    expect(error).toBe(3);
     expect(rows.map(({ value, count, online }) => [value, count, online])).toEqual([
       ['/top', 9, 0],
       ['/a', 2, 1],

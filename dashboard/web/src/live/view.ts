@@ -19,7 +19,8 @@ export interface Row {
 
 export interface List {
   rows: Row[];
-  cut: boolean;
+  /** By how much a count may be wrong, and how often a value that is not in the list may have been counted. */
+  error: number;
 }
 
 export interface Columns {
@@ -86,7 +87,7 @@ function listOf(state: SiteState, dimension: Dimension): List {
   rows.sort((a, b) => b.count - a.count || b.online - a.online || (a.value < b.value ? -1 : 1));
   const most = Math.max(1, rows[0]?.count ?? 0);
   for (const row of rows) row.share = row.count / most;
-  return { rows, cut: state.cut.has(dimension) };
+  return { rows, error: state.errors.get(dimension) ?? 0 };
 }
 
 function minutesOf(state: SiteState): Columns {
