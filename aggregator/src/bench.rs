@@ -4,8 +4,8 @@ use footfall_schemas::rows::EventRow;
 
 use crate::{
     config::Config,
-    dedupe, native,
-    partition::{Limits, Partition, Record, Stored},
+    native,
+    partition::{Partition, Record, Stored},
 };
 
 /// One partition, fed record by record.
@@ -23,20 +23,13 @@ impl Folding {
     /// With the default limits, at the log's beginning.
     #[allow(clippy::new_without_default)] // a bench makes it once
     pub fn new() -> Self {
-        let config = Config::default();
-        let limits = Limits {
-            lateness_ms: config.lateness_ms,
-            minute_values: config.minute_values,
-            live_values: config.live_values,
-            dedupe: dedupe::Bounds { horizon_ms: config.stream_horizon_ms, streams: config.streams },
-        };
-        Self { partition: Partition::from_the_beginning(0, limits), offset: 0 }
+        Self { partition: Partition::from_the_beginning(0, Config::default().limits()), offset: 0 }
     }
 
-    /// The next record, from its value.
-    pub fn parse(&mut self, value: &[u8]) -> Parsed {
+    /// The next record, from its value; the broker took it at `timestamp` (ms since 1970).
+    pub fn parse(&mut self, value: &[u8], timestamp: i64) -> Parsed {
         self.offset += 1;
-        Parsed(Record::parse(0, self.offset - 1, 0, value))
+        Parsed(Record::parse(0, self.offset - 1, timestamp, value))
     }
 
     pub fn fold(&mut self, parsed: Parsed) {
@@ -45,7 +38,7 @@ impl Folding {
 
     /// Ends a block as a driver does, and returns its rows.
     pub fn close(&mut self) -> Vec<EventRow> {
-        let counts = self.partition.take_counts(Some(self.partition.log_time()));
+        let counts = self.partition.take_counts(Some(self.partition.log_time()), true);
         self.partition.sweep();
         let block = self.partition.close();
         std::hint::black_box((counts, block.boundary()));

@@ -105,7 +105,6 @@ impl Columns for RollingRow {
         column("events", UInt64(|row| row.events)),
         column("views", UInt64(|row| row.views)),
         column("visitors", UInt64(|row| row.visitors)),
-        column("sessions", UInt64(|row| row.sessions)),
         column("engaged_ms", UInt64(|row| row.engaged_ms)),
         column("version", UInt64(|row| row.version)),
     ];

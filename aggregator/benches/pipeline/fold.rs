@@ -50,13 +50,15 @@ fn measure(args: &Args) -> Vec<[String; 3]> {
     let fold = move || {
         let mut folding = Folding::new();
         let mut stages = Stages::default();
-        let (mut open, mut bytes) = (0, 0);
+        let (mut folded, mut open, mut bytes) = (0, 0, 0);
         let mut close = |folding: &mut Folding, stages: &mut Stages| {
             let rows = stages.spend("close: counts, sweep, boundary", || folding.close());
             bytes += stages.spend("encode", || encode(&rows)).len();
         };
         for record in records {
-            let parsed = stages.spend("parse", || folding.parse(&record.value));
+            folded += record.events;
+            let taken_at = BEGAN + (folded * 1_000 / rate) as i64;
+            let parsed = stages.spend("parse", || folding.parse(&record.value, taken_at));
             stages.spend("fold", || folding.fold(parsed));
             open += record.events;
             if open >= block {
