@@ -6,6 +6,9 @@ use serde::Deserialize;
 
 use crate::{dedupe, error::Error, minute::Bounds, partition::Limits, site::SiteBounds};
 
+/// What dedupe can tell the age of.
+const MAX_HORIZON_MS: i64 = 20 * 24 * 60 * 60 * 1_000;
+
 /// Every field has a default; bytes, rows and ms are in the names.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -77,7 +80,7 @@ impl Default for Config {
             recount_ms: 10_000,
             snapshot_ms: 30_000,
             stream_horizon_ms: 6 * 60 * 60 * 1_000,
-            streams: 500_000,
+            streams: 450_000,
             inbox_bytes: 8 << 20,
             insert_timeout_ms: 60_000,
             query_timeout_ms: 30_000,
@@ -103,6 +106,9 @@ impl Config {
         }
         if self.lateness_ms < 0 || self.stream_horizon_ms <= 0 {
             return invalid("lateness_ms / stream_horizon_ms", "must not be negative");
+        }
+        if self.stream_horizon_ms > MAX_HORIZON_MS {
+            return invalid("stream_horizon_ms", "must be at most 1728000000 (20 days)");
         }
         if self.streams == 0 || self.minute_values == 0 || self.live_values == 0 || self.exact_visitors == 0 {
             return invalid("streams / minute_values / live_values / exact_visitors", "must be at least 1");

@@ -284,7 +284,7 @@ impl Partition {
         let log_time = state.log_time;
         let number = state.number_of(&event.site);
         let key = (number, event.event_id);
-        let duplicate = match state.dedupe.check(number, event.event_id, log_time) {
+        let duplicate = match state.dedupe.see(number, event.event_id, log_time) {
             Verdict::Fresh => false,
             Verdict::Duplicate => true,
             Verdict::Unknown => {
@@ -294,7 +294,6 @@ impl Partition {
                         .is_some_and(|place| *place < (at.offset, at.index))
             }
         };
-        state.dedupe.remember(number, event.event_id, log_time);
         let site = &mut state.sites[number as usize];
         self.touched.insert(number);
         if duplicate {
