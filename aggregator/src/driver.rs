@@ -387,6 +387,7 @@ impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
         let counters = [
             (&metrics.rows, tally.rows),
             (&metrics.duplicates, tally.duplicates),
+            (&metrics.conflicts, tally.conflicts),
             (&metrics.late, tally.late),
             (&metrics.poison, tally.poison),
         ];

@@ -27,6 +27,7 @@ mod native;
 mod outlet;
 mod panes;
 mod partition;
+mod payloads;
 mod ports;
 mod refusal;
 mod run;
@@ -42,6 +43,8 @@ mod values;
 
 #[cfg(test)]
 mod kafka_tests;
+#[cfg(test)]
+mod partition_tests;
 #[cfg(test)]
 mod sim;
 

@@ -13,6 +13,7 @@ use crate::status::{PartitionStatus, Status};
 pub(crate) struct Metrics {
     pub(crate) rows: Counter<u64>,
     pub(crate) duplicates: Counter<u64>,
+    pub(crate) conflicts: Counter<u64>,
     pub(crate) late: Counter<u64>,
     pub(crate) poison: Counter<u64>,
     pub(crate) blocks: Counter<u64>,
@@ -39,6 +40,11 @@ impl Metrics {
         Self {
             rows: counter("footfall.aggregator.rows", "{event}", "Events that became rows"),
             duplicates: counter("footfall.aggregator.duplicates", "{event}", "Resends recognised"),
+            conflicts: counter(
+                "footfall.aggregator.conflicts",
+                "{event}",
+                "Duplicates with another payload than the first, which counts",
+            ),
             late: counter(
                 "footfall.aggregator.late",
                 "{event}",

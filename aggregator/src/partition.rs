@@ -10,12 +10,14 @@ use footfall_schemas::{
     time::{Clock, MINUTE_MS, minute_of},
     topics,
 };
+use hashbrown::DefaultHashBuilder;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     block::{Block, Counts, Letter},
     dedupe::{Bounds, Dedupe, Verdict},
     panes::first_minute_shown,
+    payloads::Payloads,
     site::{Site, SiteBounds, Windows},
 };
 
@@ -60,14 +62,24 @@ pub(crate) struct Size {
     pub(crate) narrowed: usize,
 }
 
-/// Where events that had to be looked up are stored; those not stored are not in it.
-pub(crate) type Stored = HashMap<(SiteId, EventId), (i64, u16)>;
+/// Events that had to be looked up and are stored.
+pub(crate) type Stored = HashMap<(SiteId, EventId), StoredEvent>;
+
+/// A row that an event has already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct StoredEvent {
+    /// Offset and index.
+    pub(crate) place: (i64, u16),
+    pub(crate) payload_hash: u64,
+}
 
 /// What happened, for the metrics.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     pub(crate) rows: u64,
     pub(crate) duplicates: u64,
+    /// Of these, how many came with another payload than the first.
+    pub(crate) conflicts: u64,
     pub(crate) late: u64,
     pub(crate) poison: u64,
 }
@@ -83,6 +95,7 @@ pub(crate) struct Partition {
     open: Block,
     open_bytes: usize,
     recent: Recent,
+    payloads: Payloads,
     size: Size,
 }
 
@@ -101,7 +114,7 @@ struct State {
     /// Minutes not in memory that changed: site and start in ms.
     recount: BTreeSet<(u32, i64)>,
     #[serde(skip)]
-    numbers: HashMap<SiteId, u32>,
+    numbers: HashMap<SiteId, u32, DefaultHashBuilder>,
 }
 
 /// Ids of the open block and of the one before, which may not be stored yet: what a look-up cannot find.
@@ -216,6 +229,7 @@ impl Partition {
             open,
             open_bytes: 0,
             recent: Recent::default(),
+            payloads: Payloads::default(),
             size: Size::default(),
         }
     }
@@ -284,23 +298,26 @@ impl Partition {
         let log_time = state.log_time;
         let number = state.number_of(&event.site);
         let key = (number, event.event_id);
-        let duplicate = match state.dedupe.see(number, event.event_id, log_time) {
-            Verdict::Fresh => false,
-            Verdict::Duplicate => true,
+        let first = match state.dedupe.see(number, event.event_id, log_time) {
+            Verdict::Fresh => None,
+            Verdict::Duplicate => Some(self.payloads.first(number, event.event_id)),
             Verdict::Unknown => {
-                self.recent.contains(key)
-                    || stored
-                        .get(&(event.site.clone(), event.event_id))
-                        .is_some_and(|place| *place < (at.offset, at.index))
+                let row = stored.get(&(event.site.clone(), event.event_id));
+                match row.filter(|row| row.place < (at.offset, at.index)) {
+                    Some(row) => Some(Some(row.payload_hash)),
+                    None => self.recent.contains(key).then(|| self.payloads.first(number, event.event_id)),
+                }
             }
         };
         let site = &mut state.sites[number as usize];
         self.touched.insert(number);
-        if duplicate {
+        if let Some(payload) = first {
             site.duplicate += 1;
             tally.duplicates += 1;
+            tally.conflicts += u64::from(payload.is_some_and(|payload| payload != event.payload_hash));
             return;
         }
+        self.payloads.note(number, event.event_id, event.payload_hash);
 
         let (session, session_start) =
             site.sessions.assign(&event.site, event.visitor, event.event_id, event.event_time, log_time);
@@ -462,7 +479,7 @@ impl State {
             floor,
             trust_from: 0,
             recount: BTreeSet::new(),
-            numbers: HashMap::new(),
+            numbers: HashMap::default(),
         }
     }
 

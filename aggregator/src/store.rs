@@ -22,7 +22,7 @@ use crate::{
     config::Config,
     error::StoreError,
     native::{self, Columns},
-    partition::Stored,
+    partition::{Stored, StoredEvent},
     ports::Store,
     refusal,
 };
@@ -150,6 +150,7 @@ struct Found {
     site: String,
     #[serde(with = "clickhouse::serde::uuid")]
     event_id: Uuid,
+    payload_hash: u64,
     _offset: i64,
     _index: u16,
 }
@@ -222,7 +223,7 @@ impl Store for ClickHouse {
             let query = self
                 .client
                 .query(
-                    "SELECT toString(site) AS site, event_id, _offset, _index FROM events \
+                    "SELECT toString(site) AS site, event_id, payload_hash, _offset, _index FROM events \
                      WHERE event_id IN ? AND _topic = ? AND _partition = ? AND _offset < ? \
                      ORDER BY _offset DESC, _index DESC",
                 )
@@ -234,7 +235,8 @@ impl Store for ClickHouse {
                 let site = SiteId::try_from(found.site.as_str()).map_err(|e| StoreError(e.to_string()))?;
                 let id = EventId::from_uuid(found.event_id).map_err(|e| StoreError(e.to_string()))?;
                 // The first one stored holds: it comes last.
-                stored.insert((site, id), (found._offset, found._index));
+                let place = (found._offset, found._index);
+                stored.insert((site, id), StoredEvent { place, payload_hash: found.payload_hash });
             }
         }
         Ok(stored)

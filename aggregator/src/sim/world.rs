@@ -28,7 +28,7 @@ use crate::{
     block::Letter,
     driver::WallClock,
     error::{LogError, StoreError},
-    partition::Stored,
+    partition::{Stored, StoredEvent},
     ports::{Committed, Input, Log, Outlet, RawRecord, Store},
     snapshot::{Assembly, Chunk, Stored as StoredSnapshot},
 };
@@ -418,7 +418,9 @@ impl Store for World {
             match self.lock().rows.iter().find(is_it) {
                 Some(row) => {
                     felt("look-up: found");
-                    stored.insert((site.clone(), *id), (row._offset, row._index));
+                    let place = (row._offset, row._index);
+                    let event = StoredEvent { place, payload_hash: row.payload_hash };
+                    stored.insert((site.clone(), *id), event);
                 }
                 None => felt("look-up: not found"),
             }
