@@ -20,9 +20,14 @@ pub struct TopicSpec {
     pub configs: &'static [(&'static str, &'static str)],
 }
 
-/// All topics. Events outlive the resend window; live and presence are worth minutes.
+/// All topics. Events outlive the resend window, and have the broker's time: no node's clock may move the windows. Live
+/// and presence are worth minutes.
 pub const ALL: &[TopicSpec] = &[
-    TopicSpec { name: EVENTS, like_events: true, configs: &[("retention.ms", "691200000")] },
+    TopicSpec {
+        name: EVENTS,
+        like_events: true,
+        configs: &[("retention.ms", "691200000"), ("message.timestamp.type", "LogAppendTime")],
+    },
     TopicSpec { name: DEAD_LETTERS, like_events: false, configs: &[("retention.ms", "2592000000")] },
     TopicSpec {
         name: LIVE,

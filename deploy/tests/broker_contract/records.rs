@@ -5,7 +5,7 @@ use std::time::Duration;
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::{InitProducerIdRequest, TransactionalId};
 use rdkafka::consumer::Consumer;
-use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
+use rdkafka::message::{Header, Headers, Message, OwnedHeaders, Timestamp};
 use rdkafka::producer::FutureRecord;
 use rdkafka::{Offset, TopicPartitionList};
 use rstest::rstest;
@@ -24,7 +24,7 @@ async fn records_come_back_with_key_headers_and_timestamp(#[case] codec: &str) {
     let address = address();
     let topic = topic(&address, 1, &[]).await;
     let producer = producer(&address, &[("compression.type", codec)]);
-    let now = rdkafka::message::Timestamp::now().to_millis().unwrap();
+    let now = Timestamp::now().to_millis().unwrap();
     let headers = || {
         let twice = OwnedHeaders::new().insert(Header { key: "h", value: Some("1") });
         twice
@@ -65,7 +65,7 @@ async fn offsets_for_times_and_watermarks_agree_with_the_log() {
     let address = address();
     let topic = topic(&address, 1, &[]).await;
     let producer = producer(&address, &[]);
-    let base = rdkafka::message::Timestamp::now().to_millis().unwrap() - 60_000;
+    let base = Timestamp::now().to_millis().unwrap() - 60_000;
     for step in 0..10 {
         let record = FutureRecord::<(), str>::to(&topic).payload("v").timestamp(base + step * 1_000);
         producer.send(record, DEADLINE).await.unwrap();
@@ -82,6 +82,37 @@ async fn offsets_for_times_and_watermarks_agree_with_the_log() {
         times.add_partition_offset(&topic, 0, Offset::Offset(time)).unwrap();
         let found = consumer.offsets_for_times(times, DEADLINE).unwrap();
         assert_eq!(found.elements()[0].offset(), offset, "at {}", time - base);
+    }
+}
+
+#[tokio::test]
+async fn a_topic_can_go_by_the_broker_s_clock_whatever_its_producers_say() {
+    let address = address();
+    let topic = topic(&address, 1, &[("message.timestamp.type", "LogAppendTime")]).await;
+    // The checksum covers what the broker writes into the batch.
+    let consumer = consumer(&address, &fresh("g"), &[("check.crcs", "true")]);
+    let producer = producer(&address, &[("compression.type", "lz4")]);
+    let before = Timestamp::now().to_millis().unwrap();
+    for away in [-26 * 3_600_000, 26 * 3_600_000] {
+        let record = FutureRecord::<(), str>::to(&topic).payload("v").timestamp(before + away);
+        let delivery = producer.send(record, DEADLINE).await.unwrap();
+        assert!((before..before + 60_000).contains(&delivery.timestamp.to_millis().unwrap()));
+    }
+    let after = Timestamp::now().to_millis().unwrap();
+    let mut assignment = TopicPartitionList::new();
+    assignment.add_partition_offset(&topic, 0, Offset::Beginning).unwrap();
+    consumer.assign(&assignment).unwrap();
+    let times = take(&consumer, 2, |message| match message.timestamp() {
+        Timestamp::LogAppendTime(at) => at,
+        other => panic!("{other:?}"),
+    })
+    .await;
+    assert!(times.iter().all(|at| (before..=after).contains(at)), "{times:?} in {before}..={after}");
+    for (time, offset) in [(before, Offset::Offset(0)), (after + 1, Offset::End)] {
+        let mut times = TopicPartitionList::new();
+        times.add_partition_offset(&topic, 0, Offset::Offset(time)).unwrap();
+        let found = consumer.offsets_for_times(times, DEADLINE).unwrap();
+        assert_eq!(found.elements()[0].offset(), offset);
     }
 }
 

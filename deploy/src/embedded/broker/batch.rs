@@ -1,5 +1,6 @@
 //! A record batch (magic 2) as it lies in a request, on disk and in a response: the same bytes, of which the
-//! broker writes only the base offset and the leader epoch, neither of which the checksum covers.
+//! broker writes only the base offset and the leader epoch, neither of which the checksum covers; and, in topics that
+//! go by its clock, when it took the batch.
 
 use bytes::{Buf, Bytes};
 use kafka_protocol::compression::{Decompressor, Gzip, Lz4, Snappy, Zstd};
@@ -12,6 +13,8 @@ const CRC_FROM: usize = 21;
 pub(super) const NO_PRODUCER: i64 = -1;
 
 const CODEC_MASK: i16 = 0b111;
+/// The records' time is the batch's newest timestamp, which the broker has set.
+const LOG_APPEND_TIME: i16 = 1 << 3;
 const TRANSACTIONAL: i16 = 1 << 4;
 const CONTROL: i16 = 1 << 5;
 
@@ -91,6 +94,15 @@ impl BatchHeader {
         i32::try_from(last & i64::from(i32::MAX)).unwrap_or(0)
     }
 
+    /// When a record of this batch was made, or was taken where the topic goes by the broker's clock; ms since 1970.
+    pub(super) fn time_of(&self, record: &RecordView) -> i64 {
+        if self.attributes & LOG_APPEND_TIME != 0 {
+            self.max_timestamp
+        } else {
+            self.base_timestamp + record.timestamp_delta
+        }
+    }
+
     pub(super) fn is_transactional(&self) -> bool {
         self.attributes & TRANSACTIONAL != 0
     }
@@ -127,6 +139,20 @@ pub(super) fn verify_produced(batch: &[u8]) -> Result<BatchHeader, BadBatch> {
 pub(super) fn place(batch: &mut [u8], base_offset: i64) {
     batch[..8].copy_from_slice(&base_offset.to_be_bytes());
     batch[12..16].copy_from_slice(&0_i32.to_be_bytes());
+}
+
+/// Notes in the batch that the broker took it at `now` (ms since 1970).
+pub(super) fn stamp(header: &mut BatchHeader, batch: &mut [u8], now: i64) {
+    header.attributes |= LOG_APPEND_TIME;
+    header.max_timestamp = now;
+    batch[21..23].copy_from_slice(&header.attributes.to_be_bytes());
+    batch[35..43].copy_from_slice(&now.to_be_bytes());
+    seal(batch);
+}
+
+fn seal(batch: &mut [u8]) {
+    let crc = crc32c::crc32c(&batch[CRC_FROM..]);
+    batch[17..21].copy_from_slice(&crc.to_be_bytes());
 }
 
 /// One record inside a batch.
@@ -209,10 +235,9 @@ pub(super) fn rebuilt(header: &BatchHeader, batch: &Bytes, kept: &[RecordView]) 
     let length = i32::try_from(fresh.len() - PREFIX_LEN).ok()?;
     fresh[8..12].copy_from_slice(&length.to_be_bytes());
     fresh[21..23].copy_from_slice(&(header.attributes & !CODEC_MASK).to_be_bytes());
-    let newest = kept.iter().map(|record| header.base_timestamp + record.timestamp_delta).max()?;
+    let newest = kept.iter().map(|record| header.time_of(record)).max()?;
     fresh[35..43].copy_from_slice(&newest.to_be_bytes());
     fresh[57..61].copy_from_slice(&i32::try_from(kept.len()).ok()?.to_be_bytes());
-    let crc = crc32c::crc32c(&fresh[CRC_FROM..]);
-    fresh[17..21].copy_from_slice(&crc.to_be_bytes());
+    seal(&mut fresh);
     Some(fresh)
 }

@@ -43,9 +43,7 @@ pub(super) fn run(shared: &Shared, compacted_to: i64, now_ms: i64) -> io::Result
         let offset = header.base_offset + record.offset_delta;
         let Some(key) = &record.key else { return true };
         let is_newest = newest.get(key).is_none_or(|newest| offset >= *newest);
-        let expired = record.is_tombstone
-            && offset < end
-            && header.base_timestamp + record.timestamp_delta < oldest_tombstone;
+        let expired = record.is_tombstone && offset < end && header.time_of(record) < oldest_tombstone;
         is_newest && !expired
     };
     let mut removed_bytes = 0;

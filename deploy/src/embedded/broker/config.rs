@@ -70,6 +70,8 @@ pub struct TopicConfig {
     pub segment_ms: i64,
     /// `max.message.bytes`: the largest record batch, compressed.
     pub max_message_bytes: usize,
+    /// `message.timestamp.type` is `LogAppendTime`: records have the time at which the broker took them.
+    pub log_append_time: bool,
     /// `delete.retention.ms`: how long compaction keeps a tombstone for readers to see.
     pub delete_retention_ms: i64,
     /// `min.cleanable.dirty.ratio`: compaction waits until this share of the log is new.
@@ -86,6 +88,7 @@ impl Default for TopicConfig {
             segment_bytes: 128 << 20,
             segment_ms: 7 * 24 * 3_600_000,
             max_message_bytes: 1_048_588,
+            log_append_time: false,
             delete_retention_ms: 24 * 3_600_000,
             min_cleanable_dirty_ratio: 0.5,
         }
@@ -102,11 +105,7 @@ pub enum InvalidTopicConfig {
 }
 
 /// Settings that clients may state as long as they state what this broker does anyway.
-const FIXED: [(&str, &str); 3] = [
-    ("compression.type", "producer"),
-    ("message.timestamp.type", "CreateTime"),
-    ("min.insync.replicas", "1"),
-];
+const FIXED: [(&str, &str); 2] = [("compression.type", "producer"), ("min.insync.replicas", "1")];
 
 impl TopicConfig {
     /// The defaults with a topic's own settings laid over them.
@@ -150,6 +149,13 @@ impl TopicConfig {
                 self.max_message_bytes =
                     usize::try_from(number(0, "bytes")?).map_err(|_| invalid("bytes"))?;
             }
+            "message.timestamp.type" => {
+                self.log_append_time = match value {
+                    "CreateTime" => false,
+                    "LogAppendTime" => true,
+                    _ => return Err(invalid("CreateTime or LogAppendTime")),
+                };
+            }
             "delete.retention.ms" => self.delete_retention_ms = number(0, "milliseconds")?,
             "min.cleanable.dirty.ratio" => {
                 self.min_cleanable_dirty_ratio = value
@@ -180,6 +186,10 @@ impl TopicConfig {
             ("cleanup.policy", policy.to_owned()),
             ("delete.retention.ms", self.delete_retention_ms.to_string()),
             ("max.message.bytes", self.max_message_bytes.to_string()),
+            (
+                "message.timestamp.type",
+                if self.log_append_time { "LogAppendTime" } else { "CreateTime" }.to_owned(),
+            ),
             ("min.cleanable.dirty.ratio", self.min_cleanable_dirty_ratio.to_string()),
             ("retention.bytes", limit(self.retention_bytes.map(u64::cast_signed))),
             ("retention.ms", limit(self.retention_ms)),

@@ -152,7 +152,7 @@ impl TimeSearch {
             };
             while let Some(header) = span.find(wanted)? {
                 for record in batch::records(&header, &span.batch(&header)?).map_err(bad)? {
-                    let timestamp = header.base_timestamp + record.timestamp_delta;
+                    let timestamp = header.time_of(&record);
                     let offset = header.base_offset + record.offset_delta;
                     if timestamp >= self.timestamp && offset >= self.start_offset {
                         return Ok(Some((timestamp, offset)));

@@ -29,7 +29,15 @@ const QUEUED_APPENDS: usize = 64;
 const GROUP_BYTES: usize = 8 << 20;
 
 /// Where a batch landed, or why it did not.
-pub(super) type AppendResult = Result<i64, ResponseError>;
+pub(super) type AppendResult = Result<Placed, ResponseError>;
+
+/// Where a batch lies.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Placed {
+    pub base_offset: i64,
+    /// ms since 1970; -1 where the topic goes by its producers' clocks, and for a batch that was there before.
+    pub append_time_ms: i64,
+}
 
 pub(super) fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -272,7 +280,7 @@ struct Writer {
 #[derive(Debug)]
 struct Pending {
     reply: oneshot::Sender<AppendResult>,
-    base_offset: i64,
+    placed: Placed,
     /// The batch in the buffer, and what its producer was before; `None` for a duplicate.
     appended: Option<(BatchHeader, Option<Producer>)>,
 }
@@ -335,7 +343,8 @@ impl Writer {
             }
             // The first copy may be in this very group: the answer waits for the same sync.
             Verdict::Duplicate(base_offset) => {
-                self.pending.push(Pending { reply, base_offset, appended: None });
+                let placed = Placed { base_offset, append_time_ms: -1 };
+                self.pending.push(Pending { reply, placed, appended: None });
                 return;
             }
             Verdict::Append => {}
@@ -350,11 +359,16 @@ impl Writer {
         header.base_offset = self.next_offset;
         self.buffer.extend_from_slice(batch);
         batch::place(&mut self.buffer[at..], header.base_offset);
+        let mut append_time_ms = -1;
+        if config.log_append_time {
+            append_time_ms = now_ms();
+            batch::stamp(&mut header, &mut self.buffer[at..], append_time_ms);
+        }
         self.next_offset = header.last_offset() + 1;
         let before = self.producers.record(&header);
         self.pending.push(Pending {
             reply,
-            base_offset: header.base_offset,
+            placed: Placed { base_offset: header.base_offset, append_time_ms },
             appended: Some((header, before)),
         });
     }
@@ -380,7 +394,7 @@ impl Writer {
         self.first_append_ms.get_or_insert_with(now_ms);
         self.shared.end_offset.send_if_modified(|end| std::mem::replace(end, end_offset) != end_offset);
         for pending in self.pending.drain(..) {
-            let _ = pending.reply.send(Ok(pending.base_offset));
+            let _ = pending.reply.send(Ok(pending.placed));
         }
     }
 

@@ -15,7 +15,7 @@ use super::batch::{self, BadBatch, BatchHeader};
 use super::config::TopicConfig;
 use super::connection::Answer;
 use super::node::Node;
-use super::partition::{AppendResult, Partition, now_ms};
+use super::partition::{AppendResult, Partition, Placed, now_ms};
 
 /// Records may not claim to be from later than this, in ms from now.
 const MAX_FUTURE_MS: i64 = 3_600_000;
@@ -86,7 +86,7 @@ fn admit(config: &TopicConfig, bytes: &Bytes) -> Result<BatchHeader, ResponseErr
     if header.is_transactional() {
         return Err(ResponseError::TransactionalIdAuthorizationFailed);
     }
-    if header.max_timestamp > now_ms() + MAX_FUTURE_MS {
+    if !config.log_append_time && header.max_timestamp > now_ms() + MAX_FUTURE_MS {
         return Err(ResponseError::InvalidTimestamp);
     }
     if config.compact {
@@ -104,15 +104,22 @@ async fn landed(queued: Queued) -> PartitionProduceResponse {
         Ok(answer) => answer.await.unwrap_or(Err(ResponseError::UnknownTopicOrPartition)),
         Err(reason) => Err(reason),
     };
-    let response = PartitionProduceResponse::default().with_index(queued.index).with_log_append_time_ms(-1);
+    let response = PartitionProduceResponse::default().with_index(queued.index);
     match outcome {
-        Ok(base_offset) => {
+        Ok(Placed { base_offset, append_time_ms }) => {
             let start = queued.partition.map_or(-1, |partition| partition.offsets().0);
-            response.with_base_offset(base_offset).with_log_start_offset(start)
+            response
+                .with_base_offset(base_offset)
+                .with_log_append_time_ms(append_time_ms)
+                .with_log_start_offset(start)
         }
         Err(reason) => {
             tracing::debug!(partition = queued.index, %reason, "refused a batch");
-            response.with_error_code(reason.code()).with_base_offset(-1).with_log_start_offset(-1)
+            response
+                .with_error_code(reason.code())
+                .with_base_offset(-1)
+                .with_log_append_time_ms(-1)
+                .with_log_start_offset(-1)
         }
     }
 }
