@@ -6,7 +6,7 @@ use footfall_schemas::{
     EventId, EventRecord, RejectReason, SiteId,
     live::{LiveState, Totals},
     record::{DeadLetter, MAX_DEAD_PAYLOAD_BYTES, Stage, parse_lines},
-    rows::{Coordinates, EventRow, RollingRow},
+    rows::{Coordinates, EventRow, RollingRow, SessionRow},
     time::{MINUTE_MS, minute_of},
     topics,
 };
@@ -17,7 +17,7 @@ use crate::{
     dedupe::{Bounds, Dedupe, Verdict},
     minute::Minute,
     panes::{Panes, first_minute_shown},
-    session::Sessions,
+    session::{DEFAULT_GAP_MS, Gaps, Sessions},
 };
 
 /// Newest time that may be counted (2100-01-01): `rolling_counts` tells minutes in 32 bits.
@@ -25,6 +25,8 @@ const LAST_TIME_MS: i64 = 4_102_444_800_000;
 
 /// Two ingest nodes' clocks differ by less than this.
 const NODE_SKEW_MS: i64 = 5 * MINUTE_MS;
+/// Rows of sessions taken at once: a row is some hundred bytes, and after a restart there is one of each session.
+const SESSION_ROWS: usize = 50_000;
 /// The floor until the first record after an unknown past has told the time.
 const UNKNOWN_FLOOR: i64 = i64::MAX;
 
@@ -69,8 +71,8 @@ pub(crate) struct Partition {
     recent: Recent,
 }
 
-/// What a snapshot holds: a pure function of the records before `next`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// What a snapshot holds: a pure function of the records before `next`, and of the settings adopted among them.
+#[derive(Debug, Serialize, Deserialize)]
 struct State {
     /// Offset after the last record.
     next: i64,
@@ -83,11 +85,13 @@ struct State {
     trust_from: i64,
     /// Minutes not in memory that changed: site and start in ms.
     recount: BTreeSet<(u32, i64)>,
+    /// As adopted last.
+    gaps: Gaps,
     #[serde(skip)]
     numbers: HashMap<SiteId, u32>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Site {
     id: SiteId,
     stored: u64,
@@ -195,6 +199,19 @@ impl Partition {
         Ok(partition)
     }
 
+    /// Takes over the sites' settings, at a block's start. `true` when they differ from those adopted before: a replay
+    /// over this offset comes to the same sessions only from a state that is kept here.
+    pub(crate) fn adopt(&mut self, gaps: &Gaps) -> bool {
+        if self.state.gaps == *gaps {
+            return false;
+        }
+        self.state.gaps.clone_from(gaps);
+        for site in &mut self.state.sites {
+            site.sessions.set_gap(gaps.get(&site.id).copied().unwrap_or(DEFAULT_GAP_MS));
+        }
+        true
+    }
+
     fn new(number: i32, limits: Limits, state: State) -> Self {
         let open = Block { start: state.next, end: state.next, ..Block::default() };
         Self {
@@ -297,8 +314,7 @@ impl Partition {
             return;
         }
 
-        let (session, session_start) =
-            site.sessions.assign(&event.site, event.visitor, event.event_id, event.event_time, log_time);
+        let (session, session_start) = site.sessions.count(&event, log_time, at.offset as u64 + 1);
         let minute = minute_of(event.event_time);
         let late = minute + MINUTE_MS + self.limits.lateness_ms <= log_time;
         site.stored += 1;
@@ -361,7 +377,8 @@ impl Partition {
         std::mem::replace(&mut self.open, next)
     }
 
-    /// Takes what changed of the minutes that have ended at `clock` (of all with `None`), as of the last record.
+    /// Takes what changed of the minutes that have ended at `clock` (of all with `None`), and of the sessions that are to
+    /// be written then, as of the last record. Of sessions a part at a time: the rest is taken next.
     pub(crate) fn take_counts(&mut self, clock: Option<i64>) -> Counts {
         let closed = clock.map_or(i64::MAX, |clock| clock - MINUTE_MS - self.limits.lateness_ms);
         let mut counts = Counts::default();
@@ -385,7 +402,23 @@ impl Partition {
         let recount = std::mem::take(recount);
         counts.recount =
             recount.into_iter().map(|(site, minute)| (sites[site as usize].id.clone(), minute)).collect();
+        for site in sites {
+            let Site { id, sessions, .. } = site;
+            sessions.take_changed(id, self.number, clock, SESSION_ROWS, &mut counts.sessions);
+        }
         counts
+    }
+
+    /// Takes the sessions that left memory unwritten, when they are many: a long replay must not gather them all.
+    pub(crate) fn take_left(&mut self) -> Vec<SessionRow> {
+        let mut rows = Vec::new();
+        let sites = &mut self.state.sites;
+        if sites.iter().map(|site| site.sessions.left()).sum::<usize>() >= SESSION_ROWS {
+            for Site { id, sessions, .. } in sites {
+                sessions.take_left(id, self.number, &mut rows);
+            }
+        }
+        rows
     }
 
     /// Frees what is out of every window. Only between records whose look-ups were answered.
@@ -427,7 +460,7 @@ impl Partition {
         let (active, visitors) = site.panes.visitors(clock);
         let (tops, cut) = site.panes.tops(clock, &site.minutes, self.limits.live_values);
         let shown = site.minutes.range(first_minute_shown(clock)..=clock);
-        let state = LiveState {
+        let mut state = LiveState {
             totals: Some(Totals {
                 active,
                 visitors,
@@ -435,12 +468,14 @@ impl Partition {
                 duplicate: site.duplicate,
                 late: site.late,
                 poison: site.poison,
+                ..Totals::default()
             }),
             seconds: site.panes.seconds(clock),
             minutes: shown.map(|(minute, counts)| (minute / 1_000, counts.total())).collect(),
             tops,
             cut,
         };
+        site.sessions.tell(clock, self.limits.live_values, &mut state);
         (state, site.newest)
     }
 }
@@ -455,6 +490,7 @@ impl State {
             floor,
             trust_from: 0,
             recount: BTreeSet::new(),
+            gaps: Gaps::new(),
             numbers: HashMap::new(),
         }
     }
@@ -465,6 +501,7 @@ impl State {
         }
         let number = u32::try_from(self.sites.len()).expect("a node knows fewer sites than 32 bits count");
         self.numbers.insert(site.clone(), number);
+        let gap_ms = self.gaps.get(site).copied().unwrap_or(DEFAULT_GAP_MS);
         self.sites.push(Site {
             id: site.clone(),
             stored: 0,
@@ -472,7 +509,7 @@ impl State {
             late: 0,
             poison: 0,
             newest: 0,
-            sessions: Sessions::default(),
+            sessions: Sessions::new(gap_ms),
             minutes: BTreeMap::new(),
             panes: Panes::default(),
         });

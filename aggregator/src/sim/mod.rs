@@ -4,15 +4,17 @@
 
 mod generator;
 mod reference;
+mod sessions;
 mod world;
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::Duration,
 };
 
-use footfall_schemas::{SiteId, topics};
+use footfall_schemas::{Dimension, SiteId, live::LiveState, topics};
 use tokio::{
     task::JoinHandle,
     time::{Instant, sleep},
@@ -30,6 +32,7 @@ use crate::{
     keep::Keeper,
     metrics::Metrics,
     ports::Ports,
+    session::DEFAULT_GAP_MS,
     status::{Phase, Status},
 };
 
@@ -76,6 +79,7 @@ fn assign(world: &Arc<World>) -> Member {
             status: status.clone(),
             metrics: Metrics::new(&status),
         },
+        gaps: Arc::default(),
         inbox,
         wall: world.wall(),
         epoch,
@@ -164,7 +168,7 @@ async fn play(seed: u64, faults: Faults) {
 /// fills up again, but no row and no count may differ.
 fn compare(seed: u64, world: &World, told: &BTreeMap<SiteId, Told>, is_whole: bool) {
     let rows = world.rows();
-    let expected = reference::rows(&world.records(), config().lateness_ms);
+    let expected = reference::rows(&world.records(), config().lateness_ms, DEFAULT_GAP_MS);
     let coordinates: Vec<_> = rows.iter().map(|row| (row._offset, row._index)).collect();
     let distinct: BTreeSet<_> = coordinates.iter().copied().collect();
     assert_eq!(distinct.len(), coordinates.len(), "seed {seed}: rows are stored twice");
@@ -195,6 +199,17 @@ fn compare(seed: u64, world: &World, told: &BTreeMap<SiteId, Told>, is_whole: bo
     assert!(wrong.is_empty(), "seed {seed}: rolling counts: {wrong:?}");
     assert_eq!(world.letters(), expected.poison, "seed {seed}: dead letters");
 
+    if is_whole {
+        let (joined, sessions): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            world.sessions().into_iter().partition(|(_, row)| row.is_deleted == 1);
+        let joined: BTreeMap<_, _> = joined.into_iter().map(|(session, row)| (session, row.joined)).collect();
+        assert_eq!(joined, expected.joined, "seed {seed}: sessions joined");
+        for (session, row) in &expected.sessions {
+            assert_eq!(sessions.get(session), Some(row), "seed {seed}: session {session}");
+        }
+        assert_eq!(sessions.len(), expected.sessions.len(), "seed {seed}: sessions that are none");
+    }
+
     for (site, totals) in expected.totals.iter().filter(|_| is_whole) {
         let told = told.get(site).unwrap_or_else(|| panic!("seed {seed}: nothing told of {site}"));
         let told_totals = told.state.totals.unwrap();
@@ -209,6 +224,28 @@ fn compare(seed: u64, world: &World, told: &BTreeMap<SiteId, Told>, is_whole: bo
             reference::shown_events(&rows, site, told.clock),
             "seed {seed}: minutes told of {site}"
         );
+        compare_sessions(seed, &expected, site, told);
+    }
+}
+
+/// The live figures of sessions.
+fn compare_sessions(seed: u64, expected: &reference::Expected, site: &SiteId, told: &Told) {
+    let live = sessions::live(expected.sessions.values(), site, told.clock);
+    let figures = |state: &LiveState| {
+        let totals = state.totals.unwrap();
+        let minutes = state.minutes.iter().map(|(start, counts)| (*start, counts.sessions));
+        let minutes: BTreeMap<_, _> = minutes.filter(|(_, sessions)| *sessions > 0).collect();
+        (totals.sessions, totals.bounces, totals.duration_ms, minutes)
+    };
+    assert_eq!(figures(&told.state), figures(&live), "seed {seed}: sessions told of {site}");
+    for dimension in [Dimension::Entry, Dimension::Exit] {
+        let mut top: Vec<_> = live.tops.get(&dimension).into_iter().flatten().collect();
+        assert_eq!(told.state.cut.contains(&dimension), top.len() > config().live_values, "seed {seed}: cut");
+        top.sort_by_key(|(path, count)| (Reverse(**count), *path));
+        top.truncate(config().live_values);
+        let top: BTreeMap<_, _> = top.into_iter().collect();
+        let told: BTreeMap<_, _> = told.state.tops.get(&dimension).into_iter().flatten().collect();
+        assert_eq!(told, top, "seed {seed}: {dimension:?} pages told of {site}");
     }
 }
 
@@ -276,6 +313,8 @@ fn whatever_fails_the_tables_are_those_of_the_log() {
         "look-up: found",
         "look-up: not found",
         "counts: minute recounted",
+        "session: joined",
+        "session: start moved",
         "snapshot: read",
         "snapshot: lost",
         "letter: sent twice",

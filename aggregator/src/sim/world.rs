@@ -11,7 +11,7 @@ use footfall_schemas::{
     EventId, SiteId,
     live::{LiveRecord, LiveState},
     rollup::Measures,
-    rows::{EventRow, RollingRow},
+    rows::{EventRow, RollingRow, SessionRow},
     time::minute_of,
 };
 use tokio::{
@@ -70,6 +70,7 @@ struct Inner {
     /// Inserts still on their way: token, rows.
     underway: Vec<(String, Vec<EventRow>)>,
     counts: BTreeMap<Cell, (u64, Measures)>,
+    sessions: BTreeMap<u64, SessionRow>,
     snapshots: Vec<Chunk>,
     letters: Vec<(i64, u16)>,
     told: BTreeMap<SiteId, Told>,
@@ -148,6 +149,7 @@ impl World {
             tokens: HashSet::new(),
             underway: Vec::new(),
             counts: BTreeMap::new(),
+            sessions: BTreeMap::new(),
             snapshots: Vec::new(),
             letters: Vec::new(),
             told: BTreeMap::new(),
@@ -235,6 +237,11 @@ impl World {
 
     pub(super) fn counts(&self) -> BTreeMap<Cell, Measures> {
         self.lock().counts.iter().map(|(cell, (_, measures))| (cell.clone(), *measures)).collect()
+    }
+
+    /// Newest row of each session, those that were joined to another included.
+    pub(super) fn sessions(&self) -> BTreeMap<u64, SessionRow> {
+        self.lock().sessions.clone()
     }
 
     pub(super) fn letters(&self) -> BTreeSet<(i64, u16)> {
@@ -438,6 +445,36 @@ impl Store for World {
             let stored = inner.rows.iter().filter(|stored| stored._offset < row.version as i64).count();
             assert!(stored > 0, "counts are ahead of the rows");
             inner.count(row.clone());
+        }
+        if fault.is_some() { Err(broken()) } else { Ok(()) }
+    }
+
+    async fn insert_sessions(&self, rows: &[SessionRow]) -> Result<(), StoreError> {
+        let fault = self.call(3).await;
+        if fault == Some(0) {
+            return Err(broken());
+        }
+        // Not told from a write that arrives twice or by half: it is written again, whole.
+        let landed = if fault == Some(1) { rows.len() / 2 } else { rows.len() };
+        let mut inner = self.lock();
+        for row in &rows[..landed] {
+            assert_eq!(row._partition, PARTITION);
+            let is_stored = inner.rows.iter().any(|stored| stored._offset + 1 == row.version as i64);
+            assert!(is_stored, "a session is ahead of the rows");
+            if row.is_deleted == 1 {
+                felt("session: joined");
+            }
+            let known = inner.sessions.entry(row.session).or_insert_with(|| row.clone());
+            assert_eq!(known.opened, row.opened, "the key of a session has changed");
+            if row.version == known.version {
+                assert_eq!(known, row, "two truths of one version");
+            }
+            if row.version > known.version {
+                if row.start < known.start {
+                    felt("session: start moved");
+                }
+                *known = row.clone();
+            }
         }
         if fault.is_some() { Err(broken()) } else { Ok(()) }
     }
