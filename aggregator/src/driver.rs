@@ -139,12 +139,13 @@ impl<L: Log, S: Store, O: Outlet> Driver<L, S, O> {
                 None
             }
         });
+        let is_kept = decoded.is_some();
         let partition = decoded.unwrap_or_else(|| {
             let mut partition = match low {
                 0 => Partition::from_the_beginning(number, limits),
                 _ => Partition::from_the_unknown(number, limits, low, cut_end.max(stored_end)),
             };
-            // What earlier owners had adopted is not known.
+            // What earlier owners had adopted, if there were any, is not known.
             partition.adopt(&self.gaps);
             partition
         });
@@ -161,10 +162,8 @@ impl<L: Log, S: Store, O: Outlet> Driver<L, S, O> {
         keeper.status.end(number, high);
         keeper.status.phase(number, Phase::Replaying);
         keeper.retry("start reading", || ports.log.start(partition.next())).await?;
-        Ok((
-            partition,
-            Plan { emit_from: start, cut, doubt_until: cut_end.max(stored_end), slots, adopt: true },
-        ))
+        let doubt_until = cut_end.max(stored_end);
+        Ok((partition, Plan { emit_from: start, cut, doubt_until, slots, adopt: true, is_kept }))
     }
 }
 
@@ -179,6 +178,8 @@ struct Plan {
     slots: Slots,
     /// The settings of now are still to be adopted.
     adopt: bool,
+    /// The state comes from a snapshot.
+    is_kept: bool,
 }
 
 /// A partition at work.
@@ -361,7 +362,7 @@ impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
     /// whoever replays the block finds the settings that it was made with.
     fn adopt(&mut self) {
         self.plan.adopt = false;
-        if self.partition.adopt(&self.driver.gaps) {
+        if self.partition.adopt(&self.driver.gaps) || !self.plan.is_kept {
             let save = self.next_snapshot(self.now());
             self.put_down(Counts::default(), Some(save));
         }

@@ -12,7 +12,7 @@ use footfall_schemas::{
     live::{LiveRecord, LiveState},
     rollup::Measures,
     rows::{EventRow, RollingRow, SessionRow},
-    time::minute_of,
+    time::{MINUTE_MS, minute_of},
 };
 use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
@@ -30,6 +30,7 @@ use crate::{
     error::{LogError, StoreError},
     partition::Stored,
     ports::{Committed, Input, Log, Outlet, RawRecord, Store},
+    session::Gaps,
     snapshot::{Assembly, Chunk, Stored as StoredSnapshot},
 };
 
@@ -37,16 +38,18 @@ thread_local! {
     pub(super) static FELT: RefCell<Felt> = RefCell::default();
 }
 
-fn felt(what: &'static str) {
+pub(super) fn felt(what: &'static str) {
     FELT.with_borrow_mut(|felt| felt.note(what));
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Faults {
     /// Chance of each call to go wrong.
     pub(super) percent: u64,
     /// The log's beginning and the snapshots may be lost.
     pub(super) truncation: bool,
+    /// Every owner comes with other settings; snapshots are not lost.
+    pub(super) settings: bool,
 }
 
 pub(super) struct World {
@@ -63,6 +66,8 @@ struct Inner {
     /// First offset still held.
     low: i64,
     committed: Option<Committed>,
+    /// What was announced of the blocks that start at an offset.
+    announced: BTreeMap<i64, String>,
     epoch: u64,
     rows: Vec<EventRow>,
     /// Token and part, as the store remembers them.
@@ -144,6 +149,7 @@ impl World {
             published: 0,
             low: 0,
             committed: None,
+            announced: BTreeMap::new(),
             epoch: 0,
             rows: Vec::new(),
             tokens: HashSet::new(),
@@ -237,6 +243,15 @@ impl World {
 
     pub(super) fn counts(&self) -> BTreeMap<Cell, Measures> {
         self.lock().counts.iter().map(|(cell, (_, measures))| (cell.clone(), *measures)).collect()
+    }
+
+    /// The gaps that a new owner comes with.
+    pub(super) fn gaps(&self) -> Gaps {
+        if !self.faults.settings {
+            return Gaps::new();
+        }
+        let minutes = 1 + self.lock().rng.below(120) as i64;
+        Gaps::from([(SiteId::try_from("a").unwrap(), minutes * MINUTE_MS)])
     }
 
     /// Newest row of each session, those that were joined to another included.
@@ -341,6 +356,10 @@ impl Log for PlayedLog {
         }
         let before = inner.committed.as_ref().map_or(0, |committed| committed.offset);
         assert!(offset >= before, "a commit goes back from {before} to {offset}");
+        if !metadata.is_empty() && !self.world.faults.truncation {
+            let announced = inner.announced.entry(offset).or_insert_with(|| metadata.clone());
+            assert_eq!(*announced, metadata, "the block at {offset} was rebuilt other than announced");
+        }
         inner.committed = Some(Committed { offset, metadata });
         if fault.is_some() {
             felt("commit: reply lost");
