@@ -34,8 +34,8 @@ const TICK: Duration = Duration::from_millis(25);
 const IDLE_MS: i64 = 1_000;
 /// Records taken from the inbox at once; look-ups are asked for together.
 const PENDING: usize = 64;
-/// Records folded without emitting between two sweeps.
-const SWEEP_RECORDS: usize = 1_000;
+/// Records folded without emitting between two sweeps. Few in tests, so that the simulation comes to it.
+const SWEEP_RECORDS: usize = if cfg!(test) { 10 } else { 1_000 };
 
 pub(crate) type WallClock = Arc<dyn Fn() -> i64 + Send + Sync>;
 

@@ -25,8 +25,11 @@ const LAST_TIME_MS: i64 = 4_102_444_800_000;
 
 /// Two ingest nodes' clocks differ by less than this.
 const NODE_SKEW_MS: i64 = 5 * MINUTE_MS;
-/// Rows of sessions taken at once: a row is some hundred bytes, and after a restart there is one of each session.
-const SESSION_ROWS: usize = 50_000;
+/// Rows of sessions taken at once: a row is some hundred bytes, and after a restart there is one of each session. Few in
+/// tests, so that the simulation comes to it.
+const SESSION_ROWS: usize = if cfg!(test) { 5 } else { 50_000 };
+/// Pause between two writes of sessions while the log is busy: each INSERT makes a part to be merged.
+const SESSIONS_EVERY_MS: i64 = 10_000;
 /// The floor until the first record after an unknown past has told the time.
 const UNKNOWN_FLOOR: i64 = i64::MAX;
 
@@ -69,6 +72,8 @@ pub(crate) struct Partition {
     open: Block,
     open_bytes: usize,
     recent: Recent,
+    /// Clock at which sessions were last taken.
+    sessions_at: i64,
 }
 
 /// What a snapshot holds: a pure function of the records before `next`, and of the settings adopted among them.
@@ -223,6 +228,7 @@ impl Partition {
             open,
             open_bytes: 0,
             recent: Recent::default(),
+            sessions_at: 0,
         }
     }
 
@@ -378,7 +384,7 @@ impl Partition {
     }
 
     /// Takes what changed of the minutes that have ended at `clock` (of all with `None`), and of the sessions that are to
-    /// be written then, as of the last record. Of sessions a part at a time: the rest is taken next.
+    /// be written then, as of the last record. Many sessions are taken a part at a time: the rest is taken next.
     pub(crate) fn take_counts(&mut self, clock: Option<i64>) -> Counts {
         let closed = clock.map_or(i64::MAX, |clock| clock - MINUTE_MS - self.limits.lateness_ms);
         let mut counts = Counts::default();
@@ -402,9 +408,13 @@ impl Partition {
         let recount = std::mem::take(recount);
         counts.recount =
             recount.into_iter().map(|(site, minute)| (sites[site as usize].id.clone(), minute)).collect();
-        for site in sites {
-            let Site { id, sessions, .. } = site;
-            sessions.take_changed(id, self.number, clock, SESSION_ROWS, &mut counts.sessions);
+        if clock.is_none_or(|clock| clock - self.sessions_at >= SESSIONS_EVERY_MS) {
+            for Site { id, sessions, .. } in sites {
+                sessions.take_changed(id, self.number, clock, SESSION_ROWS, &mut counts.sessions);
+            }
+            if counts.sessions.len() < SESSION_ROWS {
+                self.sessions_at = clock.unwrap_or(self.sessions_at);
+            }
         }
         counts
     }

@@ -105,14 +105,15 @@ impl Sessions {
         (SessionId(visit.session), starts)
     }
 
-    /// The visitor's newest session, when the event belongs to it and to no other: the usual case.
+    /// The visitor's newest session, when the event goes on with it: the usual case. Nothing older lies near an event after
+    /// that session's start, unless the gap has grown since; then what was kept apart stays so.
     fn goes_on(&self, event: &EventRecord, log_time: i64) -> Option<u32> {
         let index = *self.newest.get(&event.visitor.0)?;
         let visit = self.visit(index);
-        let is_it = visit.is_near(event.event_time, self.gap_ms)
-            && !self.is_forgotten(visit, log_time)
-            && visit.older.is_none_or(|older| !self.visit(older).is_near(event.event_time, self.gap_ms));
-        (is_it && event.event_time >= visit.start).then_some(index)
+        let is_it = event.event_time >= visit.start
+            && visit.is_near(event.event_time, self.gap_ms)
+            && !self.is_forgotten(visit, log_time);
+        is_it.then_some(index)
     }
 
     /// The session of any other event, joined with whatever the event connects it to, or a new one.

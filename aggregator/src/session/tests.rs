@@ -250,6 +250,22 @@ fn one_visitor_cannot_fill_the_memory_and_no_session_of_it_is_lost() {
 }
 
 #[test]
+fn of_too_many_sessions_the_one_touched_longest_ago_is_forgotten() {
+    let mut sessions = Sessions::new(MINUTE_MS);
+    let mut count = |sequence: u32, place: i64| {
+        let event = event(sequence, EventKind::PageView, NOW - 2 * place * MINUTE_MS, "/");
+        sessions.count(&event, NOW + i64::from(sequence), sequence.into()).1
+    };
+    for (sequence, place) in (1..).zip([3, 0, 1, 2, 4, 5, 6, 7]) {
+        assert!(count(sequence, place));
+    }
+    assert!(!count(9, 0));
+    assert!(count(10, 8), "the ninth takes the place of the session at 3");
+    assert_eq!([7, 6, 5, 4, 2, 1, 0].map(|place| count(11, place)), [false; 7]);
+    assert!(count(12, 3));
+}
+
+#[test]
 fn another_gap_holds_for_the_events_to_come() {
     let (mut sessions, mut table) = (Sessions::new(DEFAULT_GAP_MS), Table::default());
     let events = events(&["view 0 /a", "view 31 /b", "view 75 /c", "view 150 /d"]);
