@@ -15,12 +15,13 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{error, info, warn};
 
 use crate::{
-    block::{Block, Boundary},
+    block::{Block, Boundary, Counts},
     error::Error,
     keep::{Gone, Keeper},
     live::Teller,
     partition::{Partition, Record, Stored},
     ports::{Input, Log, Outlet, Store},
+    session::Gaps,
     snapshot::{Slot, Slots},
     status::Phase,
     trace::Traced,
@@ -32,13 +33,15 @@ const TICK: Duration = Duration::from_millis(25);
 const IDLE_MS: i64 = 1_000;
 /// Records taken from the inbox at once; look-ups are asked for together.
 const PENDING: usize = 64;
-/// Records folded without emitting between two sweeps.
-const SWEEP_RECORDS: usize = 1_000;
+/// Records folded without emitting between two sweeps. Few in tests, so that the simulation comes to it.
+const SWEEP_RECORDS: usize = if cfg!(test) { 10 } else { 1_000 };
 
 pub(crate) type WallClock = Arc<dyn Fn() -> i64 + Send + Sync>;
 
 pub(crate) struct Driver<L, S, O> {
     pub(crate) keeper: Keeper<L, S, O>,
+    /// Of the sites as they are set up now.
+    pub(crate) gaps: Arc<Gaps>,
     pub(crate) inbox: UnboundedReceiver<Input>,
     /// ms since 1970.
     pub(crate) wall: WallClock,
@@ -119,7 +122,7 @@ impl<L: Log, S: Store, O: Outlet> Driver<L, S, O> {
         let saved = keeper.retry("snapshots", || ports.outlet.saved(number)).await?;
         let slots = Slots::found(&saved);
         let usable = saved.into_iter().filter(|saved| (low..=start).contains(&saved.offset));
-        let newest = usable.max_by_key(|saved| saved.offset);
+        let newest = usable.max_by_key(|saved| (saved.offset, saved.id));
         let decoded = newest.and_then(|saved| match Partition::decode(number, limits, &saved.state) {
             Ok(partition) => Some(partition),
             Err(error) => {
@@ -127,11 +130,16 @@ impl<L: Log, S: Store, O: Outlet> Driver<L, S, O> {
                 None
             }
         });
-        let partition = match decoded {
-            Some(partition) => partition,
-            None if low == 0 => Partition::from_the_beginning(number, limits),
-            None => Partition::from_the_unknown(number, limits, low, cut_end.max(stored_end)),
-        };
+        let is_kept = decoded.is_some();
+        let partition = decoded.unwrap_or_else(|| {
+            let mut partition = match low {
+                0 => Partition::from_the_beginning(number, limits),
+                _ => Partition::from_the_unknown(number, limits, low, cut_end.max(stored_end)),
+            };
+            // What earlier owners had adopted, if there were any, is not known.
+            partition.adopt(&self.gaps);
+            partition
+        });
         info!(
             partition = number,
             committed = start,
@@ -145,7 +153,8 @@ impl<L: Log, S: Store, O: Outlet> Driver<L, S, O> {
         keeper.status.end(number, high);
         keeper.status.phase(number, Phase::Replaying);
         keeper.retry("start reading", || ports.log.start(partition.next())).await?;
-        Ok((partition, Plan { emit_from: start, cut, doubt_until: cut_end.max(stored_end), slots }))
+        let doubt_until = cut_end.max(stored_end);
+        Ok((partition, Plan { emit_from: start, cut, doubt_until, slots, adopt: true, is_kept }))
     }
 }
 
@@ -158,6 +167,10 @@ struct Plan {
     /// Rows of offsets before may be stored already.
     doubt_until: i64,
     slots: Slots,
+    /// The settings of now are still to be adopted.
+    adopt: bool,
+    /// The state comes from a snapshot.
+    is_kept: bool,
 }
 
 /// A partition at work.
@@ -296,6 +309,12 @@ impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
                     self.close();
                     continue;
                 }
+                if self.plan.adopt && self.plan.cut.is_none() {
+                    if self.writing.is_some() {
+                        break;
+                    }
+                    self.adopt();
+                }
             }
             self.look_up().await?;
             let record = self.pending.pop_front().expect("looked at above");
@@ -311,6 +330,7 @@ impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
                     self.folded_silently = 0;
                     self.partition.sweep();
                     self.forget_answers();
+                    self.write_left().await?;
                 }
             }
             self.reached();
@@ -326,6 +346,27 @@ impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
             if self.partition.next() >= cut_end || no_more {
                 self.close();
             }
+        }
+        Ok(())
+    }
+
+    /// Takes over the settings before the first block of this owner's own: the one that was announced is the last
+    /// owner's, also in how it splits sessions. The state is kept before anything of the block is announced, so that
+    /// whoever replays the block finds the settings that it was made with.
+    fn adopt(&mut self) {
+        self.plan.adopt = false;
+        if self.partition.adopt(&self.driver.gaps) || !self.plan.is_kept {
+            let save = self.next_snapshot(self.now());
+            self.put_down(Counts::default(), Some(save));
+        }
+    }
+
+    /// Writes what a long replay gathers: earlier owners may not have come to it. Whatever they did write is the same.
+    async fn write_left(&mut self) -> Result<(), End> {
+        let sessions = self.partition.take_left();
+        if !sessions.is_empty() {
+            let counts = Counts { sessions, ..Counts::default() };
+            self.driver.keeper.counts(&counts, self.partition.next()).await?;
         }
         Ok(())
     }
@@ -461,13 +502,14 @@ impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
     }
 
     fn next_snapshot(&mut self, now: i64) -> (Slot, u64) {
-        let slot = self.plan.slots.next(self.committed);
-        self.plan.slots.set(slot, self.partition.next());
-        self.snapshot_at = now;
-        self.snapshot_offset = self.partition.next();
         self.snapshots += 1;
         // Unique over restarts: nobody is assigned a partition twice in a millisecond.
-        (slot, self.driver.epoch.wrapping_mul(1_000_000).wrapping_add(self.snapshots))
+        let id = self.driver.epoch.wrapping_mul(1_000_000).wrapping_add(self.snapshots);
+        let slot = self.plan.slots.next(self.committed);
+        self.plan.slots.set(slot, self.partition.next(), id);
+        self.snapshot_at = now;
+        self.snapshot_offset = self.partition.next();
+        (slot, id)
     }
 
     fn written(&mut self) {
@@ -516,6 +558,12 @@ impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
         if counts.is_empty() && save.is_none() && self.settled == Some(end) {
             return;
         }
+        self.put_down(counts, save);
+    }
+
+    /// Between blocks: writes counts, commits the plain offset, and keeps the state when asked to.
+    fn put_down(&mut self, counts: Counts, save: Option<(Slot, u64)>) {
+        let end = self.partition.next();
         let state = save.map(|(slot, id)| (slot, id, self.partition.encode()));
         self.settled = Some(end);
         self.committed = end;
@@ -558,7 +606,13 @@ impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
         }
         let end = self.partition.next();
         let keeper = self.driver.keeper.clone();
-        keeper.counts(&self.partition.take_counts(None, true), end).await?;
+        loop {
+            let counts = self.partition.take_counts(None, true);
+            if counts.is_empty() {
+                break;
+            }
+            keeper.counts(&counts, end).await?;
+        }
         keeper.commit(end, String::new()).await?;
         self.committed = end;
         if end != self.snapshot_offset {

@@ -6,7 +6,7 @@
 //! <https://clickhouse.com/docs/interfaces/formats/Native> and, for `LowCardinality`, the server's
 //! `SerializationLowCardinality`.
 
-use footfall_schemas::rows::{EventRow, RollingRow};
+use footfall_schemas::rows::{EventRow, RollingRow, SessionRow};
 use uuid::Uuid;
 
 use crate::dictionary::Dictionary;
@@ -91,6 +91,37 @@ impl Columns for EventRow {
         column("_partition", Int32(|row| row._partition)),
         column("_offset", Int64(|row| row._offset)),
         column("_index", UInt16(|row| row._index)),
+    ];
+}
+
+impl Columns for SessionRow {
+    const TABLE: &'static str = "sessions";
+    const COLUMNS: &'static [Column<Self>] = &[
+        column("site", LowCardinality(|row| &row.site)),
+        column("session", UInt64(|row| row.session)),
+        column("visitor", UInt64(|row| row.visitor)),
+        column("opened", DateTime64(|row| row.opened)),
+        column("start", DateTime64(|row| row.start)),
+        column("end", DateTime64(|row| row.end)),
+        column("duration_ms", UInt64(|row| row.duration_ms)),
+        column("entry_path", Text(|row| &row.entry_path)),
+        column("exit_path", Text(|row| &row.exit_path)),
+        column("views", UInt32(|row| row.views)),
+        column("events", UInt32(|row| row.events)),
+        column("customs", UInt32(|row| row.customs)),
+        column("engaged_ms", UInt64(|row| row.engaged_ms)),
+        column("is_bounce", UInt8(|row| row.is_bounce)),
+        column("referrer_host", LowCardinality(|row| &row.referrer_host)),
+        column("channel", LowCardinality(|row| &row.channel)),
+        column("utm_campaign", LowCardinality(|row| &row.utm_campaign)),
+        column("country", LowCardinality(|row| &row.country)),
+        column("browser", LowCardinality(|row| &row.browser)),
+        column("system", LowCardinality(|row| &row.system)),
+        column("device", LowCardinality(|row| &row.device)),
+        column("joined", UInt64(|row| row.joined)),
+        column("_partition", Int32(|row| row._partition)),
+        column("version", UInt64(|row| row.version)),
+        column("is_deleted", UInt8(|row| row.is_deleted)),
     ];
 }
 

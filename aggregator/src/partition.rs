@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use footfall_schemas::{
     EventId, EventRecord, RejectReason, SiteId,
     record::{DeadLetter, MAX_DEAD_PAYLOAD_BYTES, Stage, parse_lines},
-    rows::{Coordinates, EventRow, RollingRow},
+    rows::{Coordinates, EventRow, RollingRow, SessionRow},
     time::{Clock, MINUTE_MS, minute_of},
     topics,
 };
@@ -18,6 +18,7 @@ use crate::{
     dedupe::{Bounds, Dedupe, Verdict},
     panes::first_minute_shown,
     payloads::Payloads,
+    session::{DEFAULT_GAP_MS, Gaps},
     site::{Site, SiteBounds, Windows},
 };
 
@@ -30,6 +31,11 @@ const AHEAD_MS: i64 = 10_000;
 const NODE_SKEW_MS: i64 = 5 * MINUTE_MS;
 /// A site's bounds are halved at most so often.
 const MOST_NARROWED: u8 = 12;
+/// Rows of sessions taken at once: a row is some hundred bytes, and after a restart there is one of each session. Few in
+/// tests, so that the simulation comes to it.
+const SESSION_ROWS: usize = if cfg!(test) { 5 } else { 50_000 };
+/// Pause between two writes of sessions while the log is busy: each INSERT makes a part to be merged.
+const SESSIONS_EVERY_MS: i64 = 10_000;
 /// The floor until the first record after an unknown past has told the time.
 const UNKNOWN_FLOOR: i64 = i64::MAX;
 
@@ -97,10 +103,12 @@ pub(crate) struct Partition {
     recent: Recent,
     payloads: Payloads,
     size: Size,
+    /// Clock at which sessions were last taken.
+    sessions_at: i64,
 }
 
-/// What a snapshot holds: a pure function of the records before `next`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// What a snapshot holds: a pure function of the records before `next`, and of the settings adopted among them.
+#[derive(Debug, Serialize, Deserialize)]
 struct State {
     /// Offset after the last record.
     next: i64,
@@ -113,6 +121,8 @@ struct State {
     trust_from: i64,
     /// Minutes not in memory that changed: site and start in ms.
     recount: BTreeSet<(u32, i64)>,
+    /// As adopted last.
+    gaps: Gaps,
     #[serde(skip)]
     numbers: HashMap<SiteId, u32, DefaultHashBuilder>,
 }
@@ -218,6 +228,19 @@ impl Partition {
         Ok(partition)
     }
 
+    /// Takes over the sites' settings, at a block's start. `true` when they differ from those adopted before: a replay
+    /// over this offset comes to the same sessions only from a state that is kept here.
+    pub(crate) fn adopt(&mut self, gaps: &Gaps) -> bool {
+        if self.state.gaps == *gaps {
+            return false;
+        }
+        self.state.gaps.clone_from(gaps);
+        for site in &mut self.state.sites {
+            site.sessions.set_gap(gaps.get(&site.id).copied().unwrap_or(DEFAULT_GAP_MS));
+        }
+        true
+    }
+
     fn new(number: i32, limits: Limits, state: State) -> Self {
         let open = Block { start: state.next, end: state.next, ..Block::default() };
         Self {
@@ -231,6 +254,7 @@ impl Partition {
             recent: Recent::default(),
             payloads: Payloads::default(),
             size: Size::default(),
+            sessions_at: 0,
         }
     }
 
@@ -319,8 +343,7 @@ impl Partition {
         }
         self.payloads.note(number, event.event_id, event.payload_hash);
 
-        let (session, session_start) =
-            site.sessions.assign(&event.site, event.visitor, event.event_id, event.event_time, log_time);
+        let (session, session_start) = site.sessions.count(&event, log_time, at.offset as u64 + 1);
         let minute = minute_of(event.event_time);
         let late = minute + MINUTE_MS + self.limits.lateness_ms <= log_time;
         site.stored += 1;
@@ -378,7 +401,8 @@ impl Partition {
         std::mem::replace(&mut self.open, next)
     }
 
-    /// Takes what changed of the minutes that have ended at `clock` (of all with `None`), as of the last record.
+    /// Takes what changed of the minutes that have ended at `clock` (of all with `None`), and of the sessions that are to
+    /// be written then, as of the last record. Many sessions are taken a part at a time: the rest is taken next.
     /// `recount`: also what only the stored rows can tell.
     pub(crate) fn take_counts(&mut self, clock: Option<i64>, recount: bool) -> Counts {
         let closed = clock.map_or(i64::MAX, |clock| clock - MINUTE_MS - self.limits.lateness_ms);
@@ -403,7 +427,27 @@ impl Partition {
             counts.recount =
                 uncertain.into_iter().map(|(site, start)| (sites[site as usize].id.clone(), start)).collect();
         }
+        if clock.is_none_or(|clock| clock - self.sessions_at >= SESSIONS_EVERY_MS) {
+            for Site { id, sessions, .. } in sites {
+                sessions.take_changed(id, self.number, clock, SESSION_ROWS, &mut counts.sessions);
+            }
+            if counts.sessions.len() < SESSION_ROWS {
+                self.sessions_at = clock.unwrap_or(self.sessions_at);
+            }
+        }
         counts
+    }
+
+    /// Takes the sessions that left memory unwritten, when they are many: a long replay must not gather them all.
+    pub(crate) fn take_left(&mut self) -> Vec<SessionRow> {
+        let mut rows = Vec::new();
+        let sites = &mut self.state.sites;
+        if sites.iter().map(|site| site.sessions.left()).sum::<usize>() >= SESSION_ROWS {
+            for Site { id, sessions, .. } in sites {
+                sessions.take_left(id, self.number, &mut rows);
+            }
+        }
+        rows
     }
 
     /// Frees what is out of every window. Only between records whose look-ups were answered.
@@ -479,6 +523,7 @@ impl State {
             floor,
             trust_from: 0,
             recount: BTreeSet::new(),
+            gaps: Gaps::new(),
             numbers: HashMap::default(),
         }
     }
@@ -499,7 +544,8 @@ impl State {
         }
         let number = u32::try_from(self.sites.len()).expect("a node knows fewer sites than 32 bits count");
         self.numbers.insert(site.clone(), number);
-        self.sites.push(Site::new(site.clone()));
+        let gap_ms = self.gaps.get(site).copied().unwrap_or(DEFAULT_GAP_MS);
+        self.sites.push(Site::new(site.clone(), gap_ms));
         number
     }
 }

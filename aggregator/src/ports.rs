@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc};
 use footfall_schemas::{
     EventId, SiteId,
     live::LiveRecord,
-    rows::{EventRow, RollingRow},
+    rows::{EventRow, RollingRow, SessionRow},
     trace::TraceParent,
 };
 
@@ -83,6 +83,7 @@ pub(crate) trait Store: Send + Sync + 'static {
         before: i64,
     ) -> impl Future<Output = Result<Stored, StoreError>> + Send;
     fn insert_counts(&self, rows: &[RollingRow]) -> impl Future<Output = Result<(), StoreError>> + Send;
+    fn insert_sessions(&self, rows: &[SessionRow]) -> impl Future<Output = Result<(), StoreError>> + Send;
     /// Counts these minutes (ms) from the rows of offsets below `before`, and writes them with that version.
     fn recount(
         &self,

@@ -6,7 +6,10 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use footfall_schemas::connect::{ClickHouseSettings, KafkaSettings};
+use footfall_schemas::{
+    connect::{ClickHouseSettings, KafkaSettings},
+    site::Site,
+};
 use tokio::{task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -20,6 +23,7 @@ use crate::{
     metrics::Metrics,
     outlet::Topics,
     ports::Ports,
+    session::{DEFAULT_GAP_MS, Gaps},
     source::{Assignment, Event, Source},
     status::Status,
     store::ClickHouse,
@@ -29,6 +33,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Parts {
     pub config: Config,
+    pub sites: Vec<Site>,
     pub kafka: KafkaSettings,
     /// The writer.
     pub clickhouse: ClickHouseSettings,
@@ -48,6 +53,8 @@ pub async fn run(parts: Parts, shutdown: CancellationToken) -> Result<(), Error>
     let wall: WallClock = Arc::new(wall_clock);
     let config = Arc::new(parts.config);
     let metrics = Metrics::new(&parts.status);
+    let gaps = parts.sites.iter().map(|site| (site.key.clone(), site.session_gap_ms()));
+    let gaps = Arc::new(gaps.filter(|(_, gap_ms)| *gap_ms != DEFAULT_GAP_MS).collect());
     let store = Arc::new(ClickHouse::new(&parts.clickhouse, &config, &parts.member, wall()));
     let outlet = Arc::new(Topics::new(&parts.kafka, &parts.member)?);
 
@@ -58,6 +65,7 @@ pub async fn run(parts: Parts, shutdown: CancellationToken) -> Result<(), Error>
 
     let mut group = Group {
         config,
+        gaps,
         status: parts.status,
         metrics,
         store,
@@ -81,6 +89,7 @@ fn wall_clock() -> i64 {
 /// The partitions of this member.
 struct Group {
     config: Arc<Config>,
+    gaps: Arc<Gaps>,
     status: Arc<Status>,
     metrics: Metrics,
     store: Arc<ClickHouse>,
@@ -141,6 +150,7 @@ impl Group {
                 status: self.status.clone(),
                 metrics: self.metrics.clone(),
             },
+            gaps: self.gaps.clone(),
             inbox,
             wall: self.wall.clone(),
             epoch,

@@ -10,7 +10,7 @@ use clickhouse::{Client, Compression, Row, RowOwned, RowWrite};
 use footfall_schemas::{
     EventId, SiteId,
     connect::ClickHouseSettings,
-    rows::{DeadLetterRow, EventRow, RollingRow},
+    rows::{DeadLetterRow, EventRow, RollingRow, SessionRow},
     time::MINUTE_MS,
     topics,
 };
@@ -246,6 +246,10 @@ impl Store for ClickHouse {
         self.insert(rows, &[REPEATABLE]).await
     }
 
+    async fn insert_sessions(&self, rows: &[SessionRow]) -> Result<(), StoreError> {
+        self.insert(rows, &[REPEATABLE]).await
+    }
+
     async fn recount(
         &self,
         partition: i32,
@@ -304,8 +308,8 @@ mod tests {
     use footfall_schemas::Dimension;
 
     #[test]
-    fn the_recount_knows_every_dimension() {
-        for dimension in Dimension::ALL {
+    fn the_recount_knows_every_dimension_of_events() {
+        for dimension in Dimension::OF_EVENTS {
             assert!(RECOUNT.contains(&format!("('{}', ", dimension.as_str())), "{dimension:?}");
         }
     }

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, bail};
 use footfall_schemas::{
     connect::{ClickHouseSettings, KafkaSettings, default_database},
-    site::{OriginPattern, Site},
+    site::{OriginPattern, SESSION_GAPS, Site},
 };
 use serde::Deserialize;
 
@@ -183,6 +183,14 @@ impl Settings {
                 site.key.as_str()
             );
         }
+        if let Some(site) = self.sites.iter().find(|site| !SESSION_GAPS.contains(&site.session_gap_minutes)) {
+            let (least, most) = SESSION_GAPS.into_inner();
+            bail!(
+                "sites.session_gap_minutes: site {:?} has {}, which is not {least} to {most}",
+                site.key.as_str(),
+                site.session_gap_minutes
+            );
+        }
         if self.kafka.partitions == 0 || self.kafka.partitions > 10_000 {
             bail!("kafka.partitions: {} is not 1 to 10000", self.kafka.partitions);
         }
@@ -282,6 +290,11 @@ mod tests {
         "sites.key"
     )]
     #[case::site_without_origin("[[sites]]\nkey=\"a\"\norigins=[]", "sites.origins")]
+    #[case::no_gap(
+        "[[sites]]\nkey=\"a\"\norigins=[\"*\"]\nsession_gap_minutes=0",
+        "sites.session_gap_minutes: site \"a\" has 0, which is not 1 to 720"
+    )]
+    #[case::long_gap("[[sites]]\nkey=\"a\"\norigins=[\"*\"]\nsession_gap_minutes=721", "not 1 to 720")]
     #[case::bad_site_key("[[sites]]\nkey=\"A B\"\norigins=[]", "site key")]
     #[case::bad_origin("[[sites]]\nkey=\"a\"\norigins=[\"example.com\"]", "https://example.com")]
     #[case::bad_limit("[ingest.limits]\nconnections = 5\nsockets = 5", "limits.sockets")]

@@ -11,8 +11,8 @@ use footfall_schemas::{
     EventId, SiteId,
     live::{LiveRecord, LiveState},
     rollup::Measures,
-    rows::{EventRow, RollingRow},
-    time::minute_of,
+    rows::{EventRow, RollingRow, SessionRow},
+    time::{MINUTE_MS, minute_of},
 };
 use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
@@ -30,6 +30,7 @@ use crate::{
     error::{LogError, StoreError},
     partition::{Stored, StoredEvent},
     ports::{Committed, Input, Log, Outlet, RawRecord, Store},
+    session::Gaps,
     snapshot::{Assembly, Chunk, Stored as StoredSnapshot},
 };
 
@@ -37,16 +38,18 @@ thread_local! {
     pub(super) static FELT: RefCell<Felt> = RefCell::default();
 }
 
-fn felt(what: &'static str) {
+pub(super) fn felt(what: &'static str) {
     FELT.with_borrow_mut(|felt| felt.note(what));
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Faults {
     /// Chance of each call to go wrong.
     pub(super) percent: u64,
     /// The log's beginning and the snapshots may be lost.
     pub(super) truncation: bool,
+    /// Every owner comes with other settings; snapshots are not lost.
+    pub(super) settings: bool,
 }
 
 pub(super) struct World {
@@ -63,6 +66,8 @@ struct Inner {
     /// First offset still held.
     low: i64,
     committed: Option<Committed>,
+    /// What was announced of the blocks that start at an offset.
+    announced: BTreeMap<i64, String>,
     epoch: u64,
     rows: Vec<EventRow>,
     /// Token and part, as the store remembers them.
@@ -70,6 +75,7 @@ struct Inner {
     /// Inserts still on their way: token, rows.
     underway: Vec<(String, Vec<EventRow>)>,
     counts: BTreeMap<Cell, (u64, Measures)>,
+    sessions: BTreeMap<u64, SessionRow>,
     snapshots: Vec<Chunk>,
     letters: Vec<(i64, u16)>,
     told: BTreeMap<SiteId, Told>,
@@ -142,11 +148,13 @@ impl World {
             published: 0,
             low: 0,
             committed: None,
+            announced: BTreeMap::new(),
             epoch: 0,
             rows: Vec::new(),
             tokens: HashSet::new(),
             underway: Vec::new(),
             counts: BTreeMap::new(),
+            sessions: BTreeMap::new(),
             snapshots: Vec::new(),
             letters: Vec::new(),
             told: BTreeMap::new(),
@@ -234,6 +242,20 @@ impl World {
 
     pub(super) fn counts(&self) -> BTreeMap<Cell, Measures> {
         self.lock().counts.iter().map(|(cell, (_, measures))| (cell.clone(), *measures)).collect()
+    }
+
+    /// The gaps that a new owner comes with.
+    pub(super) fn gaps(&self) -> Gaps {
+        if !self.faults.settings {
+            return Gaps::new();
+        }
+        let minutes = 1 + self.lock().rng.below(120) as i64;
+        Gaps::from([(SiteId::try_from("a").unwrap(), minutes * MINUTE_MS)])
+    }
+
+    /// Newest row of each session, those that were joined to another included.
+    pub(super) fn sessions(&self) -> BTreeMap<u64, SessionRow> {
+        self.lock().sessions.clone()
     }
 
     pub(super) fn letters(&self) -> BTreeSet<(i64, u16)> {
@@ -333,6 +355,10 @@ impl Log for PlayedLog {
         }
         let before = inner.committed.as_ref().map_or(0, |committed| committed.offset);
         assert!(offset >= before, "a commit goes back from {before} to {offset}");
+        if !metadata.is_empty() && !self.world.faults.truncation {
+            let announced = inner.announced.entry(offset).or_insert_with(|| metadata.clone());
+            assert_eq!(*announced, metadata, "the block at {offset} was rebuilt other than announced");
+        }
         inner.committed = Some(Committed { offset, metadata });
         if fault.is_some() {
             felt("commit: reply lost");
@@ -439,6 +465,36 @@ impl Store for World {
             let stored = inner.rows.iter().filter(|stored| stored._offset < row.version as i64).count();
             assert!(stored > 0, "counts are ahead of the rows");
             inner.count(row.clone());
+        }
+        if fault.is_some() { Err(broken()) } else { Ok(()) }
+    }
+
+    async fn insert_sessions(&self, rows: &[SessionRow]) -> Result<(), StoreError> {
+        let fault = self.call(3).await;
+        if fault == Some(0) {
+            return Err(broken());
+        }
+        // Not told from a write that arrives twice or by half: it is written again, whole.
+        let landed = if fault == Some(1) { rows.len() / 2 } else { rows.len() };
+        let mut inner = self.lock();
+        for row in &rows[..landed] {
+            assert_eq!(row._partition, PARTITION);
+            let is_stored = inner.rows.iter().any(|stored| stored._offset + 1 == row.version as i64);
+            assert!(is_stored, "a session is ahead of the rows");
+            if row.is_deleted == 1 {
+                felt("session: joined");
+            }
+            let known = inner.sessions.entry(row.session).or_insert_with(|| row.clone());
+            assert_eq!(known.opened, row.opened, "the key of a session has changed");
+            if row.version == known.version {
+                assert_eq!(known, row, "two truths of one version");
+            }
+            if row.version > known.version {
+                if row.start < known.start {
+                    felt("session: start moved");
+                }
+                *known = row.clone();
+            }
         }
         if fault.is_some() { Err(broken()) } else { Ok(()) }
     }
