@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::error::Error;
+use crate::{
+    alerts::{Alerts, Webhooks},
+    error::Error,
+};
 
 /// Every field has a default; bytes, rows and ms are in the names.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -50,6 +53,8 @@ pub struct Config {
     pub drain_ms: u64,
     /// Time for a block on its way when its partition is taken away.
     pub revoke_ms: u64,
+    pub alerts: Alerts,
+    pub webhooks: Webhooks,
 }
 
 impl Default for Config {
@@ -75,6 +80,8 @@ impl Default for Config {
             static_membership: false,
             drain_ms: 10_000,
             revoke_ms: 3_000,
+            alerts: Alerts::default(),
+            webhooks: Webhooks::default(),
         }
     }
 }
@@ -101,7 +108,7 @@ impl Config {
         if self.session_timeout_ms < 1_000 {
             return invalid("session_timeout_ms", "must be at least 1000");
         }
-        Ok(())
+        self.webhooks.check()
     }
 
     pub(crate) fn backoff(&self) -> Backoff {

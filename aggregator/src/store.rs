@@ -10,7 +10,7 @@ use clickhouse::{Client, Row, RowOwned, RowWrite};
 use footfall_schemas::{
     EventId, SiteId,
     connect::ClickHouseSettings,
-    rows::{DeadLetterRow, EventRow, RollingRow},
+    rows::{AlertRow, DeadLetterRow, EventRow, RollingRow},
     time::MINUTE_MS,
     topics,
 };
@@ -18,7 +18,7 @@ use serde::Deserialize;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
-use crate::{config::Config, error::StoreError, partition::Stored, ports::Store};
+use crate::{alerts::AlertTable, config::Config, error::StoreError, partition::Stored, ports::Store};
 
 /// Ids asked for by one query: its text stays far below `max_query_size`.
 const LOOK_UP_IDS: usize = 2_000;
@@ -115,6 +115,12 @@ struct Found {
     event_id: Uuid,
     _offset: i64,
     _index: u16,
+}
+
+impl AlertTable for ClickHouse {
+    async fn insert_alert(&self, row: &AlertRow) -> Result<(), StoreError> {
+        self.insert("alerts", std::slice::from_ref(row), &[("insert_deduplicate", "0")]).await
+    }
 }
 
 impl Store for ClickHouse {

@@ -2,10 +2,13 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use crate::{SiteId, page_rules::PathRule, secret::SiteSecret, tracker_settings::TrackerSettings};
+use crate::{
+    SiteId, alert_rule::AlertRule, page_rules::PathRule, secret::SiteSecret,
+    tracker_settings::TrackerSettings, webhook::Webhook,
+};
 
 /// `[[sites]]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Site {
     pub key: SiteId,
@@ -29,6 +32,11 @@ pub struct Site {
     pub query_allowlist: Vec<String>,
     #[serde(default)]
     pub path_rules: Vec<PathRule>,
+    /// Who is told is nobody else's business.
+    #[serde(default, skip_serializing, deserialize_with = "crate::alert_rule::rules_of_a_site")]
+    pub alerts: Vec<AlertRule>,
+    #[serde(default, skip_serializing, deserialize_with = "crate::webhook::webhooks_of_a_site")]
+    pub alert_webhooks: Vec<Webhook>,
 }
 
 fn enabled() -> bool {
@@ -69,6 +77,8 @@ impl Site {
             tracker: TrackerSettings::default(),
             query_allowlist: Vec::new(),
             path_rules: Vec::new(),
+            alerts: Vec::new(),
+            alert_webhooks: Vec::new(),
         }
     }
 
