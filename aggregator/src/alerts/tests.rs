@@ -277,7 +277,7 @@ impl Stage {
 
     /// Minute after minute goes by without a view; the firing that is over then.
     async fn resolved(&mut self, views: u64) -> Alert {
-        for second in (180..).step_by(3) {
+        for second in (180..).step_by(10) {
             self.tell(0, second, views / 2).await;
             self.tell(1, second, views - views / 2).await;
             if let Some(state) = self.state(false, true).await {
