@@ -304,7 +304,7 @@ mod tests {
         "alert \"x\": minutes: 99 is not 1 to 25"
     )]
     #[case::bad_webhook(
-        "[[sites]]\nkey=\"a\"\norigins=[\"*\"]\nalert_webhooks=[{url=\"a\",secret=\"\"}]",
+        "[[sites]]\nkey=\"a\"\norigins=[\"*\"]\nalert_webhooks=[{url=\"a\"}]",
         "alert_webhooks: url"
     )]
     #[case::bad_network("[aggregator.webhooks]\nallow=[\"intranet\"]", "\"intranet\" is no network")]
