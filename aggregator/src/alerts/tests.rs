@@ -194,7 +194,7 @@ impl Stage {
             alerts: Alerts { warm_up_ms: 500, ..Alerts::default() },
             webhooks: Webhooks {
                 allow: allow.iter().map(|network| (*network).try_into().unwrap()).collect(),
-                backoff_ms: 50,
+                backoff_ms: 700,
                 tries: 3,
                 ..Webhooks::default()
             },
