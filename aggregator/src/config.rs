@@ -4,7 +4,14 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::{dedupe, error::Error, minute::Bounds, partition::Limits, site::SiteBounds};
+use crate::{
+    alerts::{Alerts, Webhooks},
+    dedupe,
+    error::Error,
+    minute::Bounds,
+    partition::Limits,
+    site::SiteBounds,
+};
 
 /// What dedupe can tell the age of.
 const MAX_HORIZON_MS: i64 = 20 * 24 * 60 * 60 * 1_000;
@@ -62,6 +69,8 @@ pub struct Config {
     pub drain_ms: u64,
     /// Time for a block on its way when its partition is taken away.
     pub revoke_ms: u64,
+    pub alerts: Alerts,
+    pub webhooks: Webhooks,
 }
 
 impl Default for Config {
@@ -90,6 +99,8 @@ impl Default for Config {
             static_membership: false,
             drain_ms: 10_000,
             revoke_ms: 3_000,
+            alerts: Alerts::default(),
+            webhooks: Webhooks::default(),
         }
     }
 }
@@ -122,7 +133,7 @@ impl Config {
         if self.session_timeout_ms < 1_000 {
             return invalid("session_timeout_ms", "must be at least 1000");
         }
-        Ok(())
+        self.webhooks.check()
     }
 
     pub(crate) fn limits(&self) -> Limits {

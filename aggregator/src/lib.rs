@@ -7,9 +7,12 @@
 //!   └─── commits ─────┴──────────────────────── boundary, before the rows ◀──────────────┘
 //! ```
 //!
+//! One member also holds the sites' alert rules against the live windows ([`alerts`]).
+//!
 //! [`partition`] is pure: a function of the log. Everything that touches the world goes through [`ports`], so the
 //! same driver runs in the tests over an in-memory log and store with kills, fences and lost answers.
 
+mod alerts;
 #[doc(hidden)]
 pub mod bench;
 mod block;
@@ -48,6 +51,7 @@ mod partition_tests;
 #[cfg(test)]
 mod sim;
 
+pub use alerts::{Alerts, Webhooks};
 pub use config::Config;
 pub use error::Error;
 pub use run::{Parts, run};

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::{
+    alerts,
     config::Config,
     driver::{Driver, WallClock},
     error::Error,
@@ -33,6 +34,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Parts {
     pub config: Config,
+    /// Each with the gap of its sessions, and with the rules that are held against its live windows.
     pub sites: Vec<Site>,
     pub kafka: KafkaSettings,
     /// The writer.
@@ -61,6 +63,16 @@ pub async fn run(parts: Parts, shutdown: CancellationToken) -> Result<(), Error>
     let stop_letters = CancellationToken::new();
     let letters = Letters::new(&parts.kafka, &parts.member, store.clone(), config.clone(), metrics.clone())?;
     let letters = tokio::spawn(letters.run(stop_letters.clone()));
+    let stop_alerts = CancellationToken::new();
+    let alerts = alerts::evaluator(
+        parts.sites,
+        (&parts.kafka, &parts.member),
+        &config,
+        store.clone(),
+        parts.status.clone(),
+        wall.clone(),
+    )?;
+    let alerts = alerts.map(|evaluator| tokio::spawn(evaluator.run(stop_alerts.clone())));
     let source = Source::spawn(&parts.kafka, &config, &parts.member, parts.status.clone(), wall.clone())?;
 
     let mut group = Group {
@@ -76,7 +88,11 @@ pub async fn run(parts: Parts, shutdown: CancellationToken) -> Result<(), Error>
     };
     let result = group.run(source, &shutdown).await;
     stop_letters.cancel();
+    stop_alerts.cancel();
     let _ = letters.await;
+    if let Some(alerts) = alerts {
+        let _ = alerts.await;
+    }
     let _ = tokio::task::spawn_blocking(move || outlet.flush(Duration::from_secs(1))).await;
     result
 }

@@ -10,7 +10,7 @@ use clickhouse::{Client, Compression, Row, RowOwned, RowWrite};
 use footfall_schemas::{
     EventId, SiteId,
     connect::ClickHouseSettings,
-    rows::{DeadLetterRow, EventRow, RollingRow, SessionRow},
+    rows::{AlertRow, DeadLetterRow, EventRow, RollingRow, SessionRow},
     time::MINUTE_MS,
     topics,
 };
@@ -19,6 +19,7 @@ use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use crate::{
+    alerts::AlertTable,
     config::Config,
     error::StoreError,
     native::{self, Columns},
@@ -153,6 +154,12 @@ struct Found {
     payload_hash: u64,
     _offset: i64,
     _index: u16,
+}
+
+impl AlertTable for ClickHouse {
+    async fn insert_alert(&self, row: &AlertRow) -> Result<(), StoreError> {
+        self.insert_by_row("alerts", std::slice::from_ref(row), &[REPEATABLE]).await
+    }
 }
 
 impl Store for ClickHouse {

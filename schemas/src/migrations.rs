@@ -23,5 +23,6 @@ migrations![
     "0003_dead_letters",
     "0004_place_and_terms",
     "0005_sessions",
+    "0006_alerts",
     "0007_sessions_are_counted_apart",
 ];

@@ -4,7 +4,7 @@ use clickhouse::Row;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{Dimension, EventRecord, SessionId, SiteId, record::DeadLetter, rollup::Measures};
+use crate::{Dimension, EventRecord, SessionId, SiteId, alert::Alert, record::DeadLetter, rollup::Measures};
 
 /// Where an event lies on Kafka.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -236,6 +236,40 @@ impl DeadLetterRow {
             _partition: at.partition,
             _offset: at.offset,
             _index: at.index,
+        }
+    }
+}
+
+/// A row of `alerts`; the highest `version` holds.
+#[derive(Debug, Clone, PartialEq, Row, Serialize, Deserialize)]
+pub struct AlertRow {
+    pub site: String,
+    pub rule: String,
+    pub opened_at: i64,
+    /// Null while it is open.
+    pub resolved_at: Option<i64>,
+    pub kind: String,
+    pub value: f64,
+    pub threshold: f64,
+    pub text: String,
+    #[serde(with = "clickhouse::serde::uuid")]
+    pub id: Uuid,
+    pub version: u64,
+}
+
+impl From<&Alert> for AlertRow {
+    fn from(alert: &Alert) -> Self {
+        Self {
+            site: alert.site.as_str().to_owned(),
+            rule: alert.rule.clone(),
+            opened_at: alert.opened_at,
+            resolved_at: alert.resolved_at,
+            kind: alert.kind.as_str().to_owned(),
+            value: alert.value,
+            threshold: alert.threshold,
+            text: alert.text.clone(),
+            id: alert.id,
+            version: alert.version(),
         }
     }
 }

@@ -5,7 +5,8 @@ use std::ops::RangeInclusive;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use crate::{
-    SiteId, page_rules::PathRule, secret::SiteSecret, time::MINUTE_MS, tracker_settings::TrackerSettings,
+    SiteId, alert_rule::AlertRule, page_rules::PathRule, secret::SiteSecret, time::MINUTE_MS,
+    tracker_settings::TrackerSettings, webhook::Webhook,
 };
 
 /// A visitor's silence that ends a session, in minutes, where the site says nothing else.
@@ -14,7 +15,7 @@ pub const SESSION_GAP_MINUTES: u16 = 30;
 pub const SESSION_GAPS: RangeInclusive<u16> = 1..=720;
 
 /// `[[sites]]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Site {
     pub key: SiteId,
@@ -41,6 +42,11 @@ pub struct Site {
     /// A visitor's silence, by event time, that ends a session: one of [`SESSION_GAPS`].
     #[serde(default = "session_gap_minutes")]
     pub session_gap_minutes: u16,
+    /// Who is told is nobody else's business.
+    #[serde(default, skip_serializing, deserialize_with = "crate::alert_rule::rules_of_a_site")]
+    pub alerts: Vec<AlertRule>,
+    #[serde(default, skip_serializing, deserialize_with = "crate::webhook::webhooks_of_a_site")]
+    pub alert_webhooks: Vec<Webhook>,
 }
 
 fn session_gap_minutes() -> u16 {
@@ -86,6 +92,8 @@ impl Site {
             query_allowlist: Vec::new(),
             path_rules: Vec::new(),
             session_gap_minutes: session_gap_minutes(),
+            alerts: Vec::new(),
+            alert_webhooks: Vec::new(),
         }
     }
 
