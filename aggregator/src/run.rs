@@ -24,7 +24,7 @@ use crate::{
     metrics::Metrics,
     outlet::Topics,
     ports::Ports,
-    session::{DEFAULT_GAP_MS, Gaps},
+    session::{self, Gaps},
     source::{Assignment, Event, Source},
     status::Status,
     store::ClickHouse,
@@ -55,8 +55,7 @@ pub async fn run(parts: Parts, shutdown: CancellationToken) -> Result<(), Error>
     let wall: WallClock = Arc::new(wall_clock);
     let config = Arc::new(parts.config);
     let metrics = Metrics::new(&parts.status);
-    let gaps = parts.sites.iter().map(|site| (site.key.clone(), site.session_gap_ms()));
-    let gaps = Arc::new(gaps.filter(|(_, gap_ms)| *gap_ms != DEFAULT_GAP_MS).collect());
+    let gaps = Arc::new(session::gaps_of(&parts.sites));
     let store = Arc::new(ClickHouse::new(&parts.clickhouse, &config, &parts.member, wall()));
     let outlet = Arc::new(Topics::new(&parts.kafka, &parts.member)?);
 

@@ -16,7 +16,10 @@ mod visit;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use footfall_schemas::{
-    EventRecord, SessionId, SiteId, rows::SessionRow, site::SESSION_GAP_MINUTES, time::MINUTE_MS,
+    EventRecord, SessionId, SiteId,
+    rows::SessionRow,
+    site::{SESSION_GAP_MINUTES, Site},
+    time::MINUTE_MS,
 };
 use hashbrown::DefaultHashBuilder;
 use serde::{Deserialize, Serialize};
@@ -36,6 +39,12 @@ pub(crate) type Gaps = BTreeMap<SiteId, i64>;
 
 /// The gap of a site that names none, ms.
 pub(crate) const DEFAULT_GAP_MS: i64 = SESSION_GAP_MINUTES as i64 * MINUTE_MS;
+
+/// The gaps that these sites name.
+pub(crate) fn gaps_of(sites: &[Site]) -> Gaps {
+    let gaps = sites.iter().map(|site| (site.key.clone(), site.session_gap_ms()));
+    gaps.filter(|(_, gap_ms)| *gap_ms != DEFAULT_GAP_MS).collect()
+}
 
 /// Sessions of one site's visitors.
 #[derive(Debug, Serialize, Deserialize)]

@@ -308,6 +308,13 @@ fn a_long_list_of_pages_keeps_its_head_and_says_that_it_is_cut() {
     assert!(state.errors.is_empty() && state.tops[&Dimension::Exit].len() == 3);
 }
 
+#[test]
+fn a_site_that_says_nothing_has_the_default_gap() {
+    let quick = Site { session_gap_minutes: 5, ..Site::new("quick".parse().unwrap(), Vec::new()) };
+    let sites = [Site::new(site(), Vec::new()), quick];
+    assert_eq!(gaps_of(&sites), Gaps::from([("quick".parse().unwrap(), 5 * MINUTE_MS)]));
+}
+
 /// What may happen between two events; none of it may be seen.
 #[derive(Debug, Clone, Copy)]
 enum Meanwhile {
