@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::error::Error;
+use crate::{dedupe, error::Error, partition::Limits};
 
 /// Every field has a default; bytes, rows and ms are in the names.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -29,6 +29,8 @@ pub struct Config {
     pub minute_values: usize,
     /// How often the state is kept while it changes; bounds the replay after a restart.
     pub snapshot_ms: u64,
+    /// How often what was written is compared with the log; 0 is never.
+    pub audit_ms: u64,
     /// How long a stream is remembered after its last event. What is older is looked up in ClickHouse.
     pub stream_horizon_ms: i64,
     /// Most streams remembered by partition. What is forgotten is looked up in ClickHouse.
@@ -64,6 +66,7 @@ impl Default for Config {
             live_values: 200,
             minute_values: 10_000,
             snapshot_ms: 30_000,
+            audit_ms: 60_000,
             stream_horizon_ms: 6 * 60 * 60 * 1_000,
             streams: 500_000,
             inbox_bytes: 8 << 20,
@@ -102,6 +105,15 @@ impl Config {
             return invalid("session_timeout_ms", "must be at least 1000");
         }
         Ok(())
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            lateness_ms: self.lateness_ms,
+            minute_values: self.minute_values,
+            live_values: self.live_values,
+            dedupe: dedupe::Bounds { horizon_ms: self.stream_horizon_ms, streams: self.streams },
+        }
     }
 
     pub(crate) fn backoff(&self) -> Backoff {

@@ -8,19 +8,19 @@ use std::{
 
 use footfall_schemas::{EventId, SiteId, topics};
 use tokio::{
-    sync::mpsc::UnboundedReceiver,
+    sync::{Semaphore, mpsc::UnboundedReceiver},
     time::{MissedTickBehavior, interval, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::{
+    audit::{self, Checkpoint, Findings, Round, Rounds},
     block::{Block, Boundary},
-    dedupe,
-    error::Error,
+    error::{Error, StoreError},
     keep::{Gone, Keeper},
     live::Teller,
-    partition::{Limits, Partition, Record, Stored},
+    partition::{Partition, Record, Stored},
     ports::{Input, Log, Outlet, Store},
     snapshot::{Slot, Slots},
     status::Phase,
@@ -45,6 +45,8 @@ pub(crate) struct Driver<L, S, O> {
     pub(crate) wall: WallClock,
     /// When the partition was assigned (ms since 1970).
     pub(crate) epoch: u64,
+    /// One round of the audit at a time, whoever's: it must not be felt.
+    pub(crate) audits: Arc<Semaphore>,
     /// Write what is open, then end.
     pub(crate) drain: CancellationToken,
     /// The partition was taken away: end soon.
@@ -116,15 +118,7 @@ impl<L: Log, S: Store, O: Outlet> Driver<L, S, O> {
             }
         }
 
-        let limits = Limits {
-            lateness_ms: keeper.config.lateness_ms,
-            minute_values: keeper.config.minute_values,
-            live_values: keeper.config.live_values,
-            dedupe: dedupe::Bounds {
-                horizon_ms: keeper.config.stream_horizon_ms,
-                streams: keeper.config.streams,
-            },
-        };
+        let limits = keeper.config.limits();
         let saved = keeper.retry("snapshots", || ports.outlet.saved(number)).await?;
         let slots = Slots::found(&saved);
         let usable = saved.into_iter().filter(|saved| (low..=start).contains(&saved.offset));
@@ -183,7 +177,11 @@ struct Work<L, S, O> {
     /// The one block on its way.
     writing: Option<AbortOnDropHandle<Result<(), Gone>>>,
     /// What is written when `writing` is done.
-    writing_end: i64,
+    writing_end: Checkpoint,
+    rounds: Rounds,
+    /// The one round of the audit under way.
+    auditing: Option<AbortOnDropHandle<Audited>>,
+    audited_at: i64,
     /// Offset committed without metadata; lag is told by it.
     settled: Option<i64>,
     /// Offset of the last boundary or plain commit.
@@ -211,7 +209,10 @@ impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
             asked: HashSet::new(),
             stored: Stored::new(),
             writing: None,
-            writing_end: plan.emit_from,
+            writing_end: partition.checkpoint(),
+            rounds: Rounds::default(),
+            auditing: None,
+            audited_at: now,
             settled: None,
             committed: plan.emit_from,
             opened_at: now,
@@ -243,6 +244,7 @@ impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
                     written?;
                     self.written();
                 }
+                audited = audited(&mut self.auditing) => self.audited(audited),
                 _ = ticks.tick() => self.tick(),
                 count = self.driver.inbox.recv_many(&mut inputs, PENDING), if self.pending.is_empty() => {
                     if count == 0 {
@@ -426,7 +428,8 @@ impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
         let in_doubt = block.start < self.plan.doubt_until;
         self.committed = block.start;
         self.settled = None;
-        self.writing_end = block.end;
+        self.writing_end = self.partition.checkpoint();
+        self.rounds.counted(&counts);
         let keeper = self.driver.keeper.clone();
         let span = self.traced.block(keeper.partition, &block);
         let writing = async move {
@@ -472,7 +475,64 @@ impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
     }
 
     fn written(&mut self) {
-        self.driver.keeper.status.stored(self.driver.keeper.partition, self.writing_end);
+        self.driver.keeper.status.stored(self.driver.keeper.partition, self.writing_end.offset);
+        self.rounds.written(self.writing_end);
+        self.audit();
+    }
+
+    /// Begins a round of the audit when one is due. Only with nothing on its way: then what memory counted of a minute
+    /// that does not wait is what is written of it.
+    fn audit(&mut self) {
+        let (now, keeper) = (self.now(), &self.driver.keeper);
+        let every = keeper.config.audit_ms as i64;
+        let is_due = every > 0 && now - self.audited_at >= every;
+        if !is_due
+            || self.writing.is_some()
+            || self.auditing.is_some()
+            || keeper.status.is_failing(keeper.partition)
+        {
+            return;
+        }
+        self.audited_at = now;
+        let clock = self.clock.max(self.partition.log_time());
+        let plan = self.rounds.plan(
+            keeper.partition,
+            clock,
+            clock - keeper.config.lateness_ms,
+            self.partition.oldest_checkpoint(),
+            |site, minute| self.partition.known(site, minute),
+        );
+        let Some(plan) = plan else { return };
+        let (store, audits) = (keeper.ports.store.clone(), self.driver.audits.clone());
+        let round = async move {
+            // Closed by nobody.
+            let _turn = audits.acquire().await;
+            plan.check(&*store).await
+        };
+        self.auditing = Some(AbortOnDropHandle::new(tokio::spawn(round)));
+    }
+
+    fn audited(&mut self, audited: Option<Audited>) {
+        let now = self.now();
+        let keeper = &self.driver.keeper;
+        match audited {
+            None => {}
+            Some(Err((plan, error))) => {
+                debug!(partition = keeper.partition, %error, "the audit could not ask; the next round does");
+                self.rounds.failed(plan);
+            }
+            Some(Ok(findings)) => {
+                let (differences, heal) = self.rounds.learn(findings);
+                keeper.status.audited(keeper.partition, differences.len() as u64, now);
+                for difference in &differences {
+                    keeper.metrics.differs(keeper.partition, difference.kind());
+                }
+                audit::complain(keeper.partition, &differences, &heal);
+                for (site, minute) in &heal {
+                    self.partition.recount(site, *minute);
+                }
+            }
+        }
     }
 
     fn tick(&mut self) {
@@ -485,6 +545,7 @@ impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
             return;
         }
         let config = self.driver.keeper.config.clone();
+        self.audit();
         if self.writing.is_none() && self.plan.cut.is_none() {
             if !self.partition.is_at_a_boundary() {
                 if now - self.opened_at >= config.block_ms as i64 {
@@ -520,7 +581,8 @@ impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
         let state = save.map(|(slot, id)| (slot, id, self.partition.encode()));
         self.settled = Some(end);
         self.committed = end;
-        self.writing_end = end;
+        self.writing_end = self.partition.checkpoint();
+        self.rounds.counted(&counts);
         let keeper = self.driver.keeper.clone();
         let writing = async move {
             keeper.counts(&counts, end).await?;
@@ -569,6 +631,16 @@ impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
         info!(partition = keeper.partition, offset = end, "partition put down in order");
         Ok(())
     }
+}
+
+type Audited = Result<Findings, (Round, StoreError)>;
+
+/// Waits for the round under way; for ever when there is none. `None`: it was broken off.
+async fn audited(auditing: &mut Option<AbortOnDropHandle<Audited>>) -> Option<Audited> {
+    let Some(handle) = auditing else { return std::future::pending().await };
+    let result = handle.await;
+    *auditing = None;
+    result.ok()
 }
 
 /// Waits for the block on its way; for ever when there is none.

@@ -7,9 +7,12 @@
 //!   └─── commits ─────┴──────────────────────── boundary, before the rows ◀──────────────┘
 //! ```
 //!
+//! [`audit`] holds what was written against the log, all the time and for `footfall audit`.
+//!
 //! [`partition`] is pure: a function of the log. Everything that touches the world goes through [`ports`], so the
 //! same driver runs in the tests over an in-memory log and store with kills, fences and lost answers.
 
+pub mod audit;
 mod block;
 mod config;
 mod dedupe;
@@ -38,6 +41,7 @@ mod kafka_tests;
 mod sim;
 
 pub use config::Config;
-pub use error::Error;
+pub use error::{Error, StoreError};
 pub use run::{Parts, run};
-pub use status::{PartitionStatus, Phase, Status};
+pub use source::GROUP;
+pub use status::{Audit, PartitionStatus, Phase, Status};

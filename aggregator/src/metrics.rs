@@ -23,6 +23,7 @@ pub(crate) struct Metrics {
     pub(crate) failures: Counter<u64>,
     pub(crate) mismatches: Counter<u64>,
     pub(crate) dead_letters: Counter<u64>,
+    pub(crate) differences: Counter<u64>,
 }
 
 impl Metrics {
@@ -84,6 +85,11 @@ impl Metrics {
                 "{event}",
                 "Dead letters written to ClickHouse",
             ),
+            differences: counter(
+                "footfall.aggregator.audit.differences",
+                "{difference}",
+                "What the audit found to be other than the log says",
+            ),
         }
     }
 
@@ -95,6 +101,14 @@ impl Metrics {
 /// By the conventions for messaging clients, where a partition's id is text.
 fn of_partition(partition: i32) -> [KeyValue; 1] {
     [KeyValue::new("messaging.destination.partition.id", partition.to_string())]
+}
+
+impl Metrics {
+    /// Counts a finding of the audit.
+    pub(crate) fn differs(&self, partition: i32, kind: &'static str) {
+        let [partition] = of_partition(partition);
+        self.differences.add(1, &[partition, KeyValue::new("footfall.audit.kind", kind)]);
+    }
 }
 
 fn observe(meter: &Meter, status: &Arc<Status>) {
@@ -117,6 +131,19 @@ fn observe(meter: &Meter, status: &Arc<Status>) {
             for (partition, status) in weak.upgrade().iter().flat_map(|status| status.partitions()) {
                 let failing = u64::from(status.last_error.is_some());
                 observer.observe(failing, &of_partition(partition));
+            }
+        })
+        .build();
+    let weak = Arc::downgrade(status);
+    meter
+        .f64_observable_gauge("footfall.aggregator.audit.clean")
+        .with_unit("s")
+        .with_description("When the audit last found everything as it must be, in seconds since 1970")
+        .with_callback(move |observer| {
+            for (partition, status) in weak.upgrade().iter().flat_map(|status| status.partitions()) {
+                if let Some(clean_at) = status.audit.clean_at {
+                    observer.observe(clean_at as f64 / 1_000.0, &of_partition(partition));
+                }
             }
         })
         .build();

@@ -2,6 +2,7 @@
 //! answers, lost parts, late inserts, torn snapshots, each from a seed. Whatever happens, the tables must be those of
 //! a few lines of plain code ([`reference`]).
 
+mod audit;
 mod generator;
 mod reference;
 mod world;
@@ -14,6 +15,7 @@ use std::{
 
 use footfall_schemas::{SiteId, topics};
 use tokio::{
+    sync::Semaphore,
     task::JoinHandle,
     time::{Instant, sleep},
 };
@@ -47,6 +49,7 @@ fn config() -> Config {
         live_values: 3,
         minute_values: 4,
         snapshot_ms: 700,
+        audit_ms: 300,
         stream_horizon_ms: 10 * 60 * 1_000,
         streams: 6,
         backoff_ms: 5,
@@ -79,6 +82,7 @@ fn assign(world: &Arc<World>) -> Member {
         inbox,
         wall: world.wall(),
         epoch,
+        audits: Arc::new(Semaphore::new(1)),
         drain: drain.clone(),
         revoked: revoked.clone(),
     };
@@ -112,6 +116,7 @@ async fn play(seed: u64, faults: Faults) {
         let ending =
             [Ending::Killed, Ending::Zombie, Ending::Revoked, Ending::Drained][rng.below(4) as usize];
         let mut was_running = false;
+        audit::note(seed, &member.status.partitions()[&PARTITION].audit);
         match ending {
             Ending::Killed => {
                 member.task.abort();
@@ -150,7 +155,10 @@ async fn play(seed: u64, faults: Faults) {
     }
     // The last late inserts of zombies arrive; they must change nothing.
     sleep(Duration::from_secs(10)).await;
-    assert_eq!(member.status.partitions()[&PARTITION].phase, Phase::Running, "seed {seed}");
+    let status = member.status.partitions()[&PARTITION].clone();
+    assert_eq!(status.phase, Phase::Running, "seed {seed}");
+    // Nothing is wrong at any moment, so the audit finds nothing, however much is late, lost or written twice.
+    audit::note(seed, &status.audit);
     let told = world.told();
     member.drain.cancel();
     member.task.await.unwrap().unwrap();
@@ -279,6 +287,7 @@ fn whatever_fails_the_tables_are_those_of_the_log() {
         "snapshot: read",
         "snapshot: lost",
         "letter: sent twice",
+        "audit: clean",
     ] {
         assert!(felt.0.get(what).is_some_and(|count| *count > 0), "{what} did not happen: {felt:?}");
     }

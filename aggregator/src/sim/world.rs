@@ -1,5 +1,7 @@
 //! The log, the group, the store and the other topics, in memory, and everything that can go wrong with them.
 
+mod tables;
+
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet, HashSet},
