@@ -14,7 +14,9 @@ use crate::{
 impl World {
     /// Somebody deletes the newest row.
     pub(in crate::sim) fn lose_row(&self) {
-        self.lock().rows.pop();
+        let mut inner = self.lock();
+        inner.rows.pop();
+        inner.is_spoiled = true;
     }
 
     /// Somebody inserts the newest row again.
@@ -22,6 +24,7 @@ impl World {
         let mut inner = self.lock();
         let newest = inner.rows.last().cloned();
         inner.rows.extend(newest);
+        inner.is_spoiled = true;
     }
 }
 
