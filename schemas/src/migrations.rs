@@ -17,4 +17,10 @@ macro_rules! migrations {
     };
 }
 
-migrations!["0001_events", "0002_rolling_counts", "0003_dead_letters", "0004_place_and_terms"];
+migrations![
+    "0001_events",
+    "0002_rolling_counts",
+    "0003_dead_letters",
+    "0004_place_and_terms",
+    "0008_dead_letters_by_offset",
+];
