@@ -27,7 +27,7 @@ use super::{
 
 /// What differs is asked for again before it is believed: replicas, dead letters and counts may be behind.
 const LOOKS: usize = 4;
-const BETWEEN_LOOKS: Duration = Duration::from_secs(2);
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 /// Minutes asked for at once.
 const MINUTES_MS: i64 = 6 * 60 * MINUTE_MS;
 const PROGRESS: Duration = Duration::from_secs(2);
