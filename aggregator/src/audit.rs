@@ -88,6 +88,8 @@ pub(crate) enum Difference {
 }
 
 impl Difference {
+    pub(crate) const KINDS: [&str; 5] = ["lines", "rows", "doubled", "dead_letters", "rolling_counts"];
+
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Lines { .. } => "lines",

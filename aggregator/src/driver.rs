@@ -15,7 +15,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    audit::{self, Checkpoint, Findings, Round, Rounds},
+    audit::{self, Checkpoint, Difference, Findings, Round, Rounds},
     block::{Block, Boundary},
     error::{Error, StoreError},
     keep::{Gone, Keeper},
@@ -201,6 +201,9 @@ struct Work<L, S, O> {
 impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
     fn new(driver: Driver<L, S, O>, partition: Partition, plan: Plan) -> Self {
         let now = (driver.wall)();
+        for kind in Difference::KINDS {
+            driver.keeper.metrics.differ(driver.keeper.partition, kind, 0);
+        }
         let full_every = driver.keeper.config.live_full_ms as i64;
         Self {
             teller: Teller::new(driver.keeper.partition, driver.epoch, full_every),
@@ -525,7 +528,7 @@ impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
                 let (differences, heal) = self.rounds.learn(findings);
                 keeper.status.audited(keeper.partition, differences.len() as u64, now);
                 for difference in &differences {
-                    keeper.metrics.differs(keeper.partition, difference.kind());
+                    keeper.metrics.differ(keeper.partition, difference.kind(), 1);
                 }
                 audit::complain(keeper.partition, &differences, &heal);
                 for (site, minute) in &heal {

@@ -104,10 +104,10 @@ fn of_partition(partition: i32) -> [KeyValue; 1] {
 }
 
 impl Metrics {
-    /// Counts a finding of the audit.
-    pub(crate) fn differs(&self, partition: i32, kind: &'static str) {
+    /// Counts findings of the audit. With none a partition's series begin, so that its first finding is seen to rise.
+    pub(crate) fn differ(&self, partition: i32, kind: &'static str, findings: u64) {
         let [partition] = of_partition(partition);
-        self.differences.add(1, &[partition, KeyValue::new("footfall.audit.kind", kind)]);
+        self.differences.add(findings, &[partition, KeyValue::new("footfall.audit.kind", kind)]);
     }
 }
 

@@ -25,6 +25,22 @@ fn a_span_is(#[case] account: Account, #[case] (rows, distinct): (u64, u64), #[c
     assert_eq!(found.iter().map(Difference::kind).collect::<Vec<_>>(), kinds);
 }
 
+#[test]
+fn every_kind_begins_at_zero() {
+    let (at, sums) = (("demo".to_owned(), 0), Sums::default());
+    let (from, to, expected, found) = (0, 1, 1, 0);
+    for difference in [
+        Difference::Lines { from, to, account: Account::default() },
+        Difference::Rows { from, to, expected, found },
+        Difference::Doubled { from, to, distinct: 1, found: 2 },
+        Difference::DeadLetters { from, to, expected, found },
+        Difference::MinuteRows { at: at.clone(), expected: (1, 1), found: (0, 0) },
+        Difference::Counts { at, dimension: Dimension::Total, rows: sums, counted: sums },
+    ] {
+        assert!(Difference::KINDS.contains(&difference.kind()), "{difference:?}");
+    }
+}
+
 fn sums(events: u64, views: u64, visitors: u64) -> MinuteSums {
     let sums = Sums { events, views, visitors };
     MinuteSums { total: sums, page: sums }
