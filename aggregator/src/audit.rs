@@ -2,13 +2,14 @@
 //! those of the rows.
 //!
 //! [`account`] counts while the log is read; this file compares, without I/O. Who owns a partition compares what it
-//! has written all the time ([`rounds`]); [`Replay`] says from the log alone what the tables must hold, for
+//! has written all the time ([`watch`], [`rounds`]); [`Replay`] says from the log alone what the tables must hold, for
 //! `footfall audit`. [`Tables`] asks ClickHouse.
 
 mod account;
 mod replay;
 mod rounds;
 mod tables;
+mod watch;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -18,9 +19,10 @@ use uuid::Uuid;
 pub use account::Account;
 pub(crate) use account::{Books, Checkpoint};
 pub use replay::{Expected, RawLine, Replay};
-pub(crate) use rounds::{Findings, Known, Round, Rounds, complain};
+pub(crate) use rounds::Known;
 pub use tables::{Booked, Counted, StoredRow, Tables};
 pub(crate) use tables::{Sample, Span};
+pub(crate) use watch::Watch;
 
 /// Offset and index of a row in its partition.
 pub type Place = (i64, u16);

@@ -12,12 +12,12 @@ use tokio::{
     time::{MissedTickBehavior, interval, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
 use crate::{
-    audit::{self, Checkpoint, Difference, Findings, Round, Rounds},
+    audit::{Checkpoint, Watch},
     block::{Block, Boundary},
-    error::{Error, StoreError},
+    error::Error,
     keep::{Gone, Keeper},
     live::Teller,
     partition::{Partition, Record, Stored},
@@ -178,10 +178,7 @@ struct Work<L, S, O> {
     writing: Option<AbortOnDropHandle<Result<(), Gone>>>,
     /// What is written when `writing` is done.
     writing_end: Checkpoint,
-    rounds: Rounds,
-    /// The one round of the audit under way.
-    auditing: Option<AbortOnDropHandle<Audited>>,
-    audited_at: i64,
+    watch: Watch,
     /// Offset committed without metadata; lag is told by it.
     settled: Option<i64>,
     /// Offset of the last boundary or plain commit.
@@ -201,9 +198,6 @@ struct Work<L, S, O> {
 impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
     fn new(driver: Driver<L, S, O>, partition: Partition, plan: Plan) -> Self {
         let now = (driver.wall)();
-        for kind in Difference::KINDS {
-            driver.keeper.metrics.differ(driver.keeper.partition, kind, 0);
-        }
         let full_every = driver.keeper.config.live_full_ms as i64;
         Self {
             teller: Teller::new(driver.keeper.partition, driver.epoch, full_every),
@@ -213,9 +207,7 @@ impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
             stored: Stored::new(),
             writing: None,
             writing_end: partition.checkpoint(),
-            rounds: Rounds::default(),
-            auditing: None,
-            audited_at: now,
+            watch: Watch::new(driver.audits.clone(), &driver.keeper, now),
             settled: None,
             committed: plan.emit_from,
             opened_at: now,
@@ -247,7 +239,10 @@ impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
                     written?;
                     self.written();
                 }
-                audited = audited(&mut self.auditing) => self.audited(audited),
+                audited = self.watch.done() => {
+                    let now = self.now();
+                    self.watch.learn(&self.driver.keeper, &mut self.partition, audited, now);
+                }
                 _ = ticks.tick() => self.tick(),
                 count = self.driver.inbox.recv_many(&mut inputs, PENDING), if self.pending.is_empty() => {
                     if count == 0 {
@@ -432,7 +427,7 @@ impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
         self.committed = block.start;
         self.settled = None;
         self.writing_end = self.partition.checkpoint();
-        self.rounds.counted(&counts);
+        self.watch.counted(&counts);
         let keeper = self.driver.keeper.clone();
         let span = self.traced.block(keeper.partition, &block);
         let writing = async move {
@@ -479,62 +474,14 @@ impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
 
     fn written(&mut self) {
         self.driver.keeper.status.stored(self.driver.keeper.partition, self.writing_end.offset);
-        self.rounds.written(self.writing_end);
+        self.watch.written(self.writing_end);
         self.audit();
     }
 
-    /// Begins a round of the audit when one is due. Only with nothing on its way: then what memory counted of a minute
-    /// that does not wait is what is written of it.
     fn audit(&mut self) {
-        let (now, keeper) = (self.now(), &self.driver.keeper);
-        let every = keeper.config.audit_ms as i64;
-        let is_due = every > 0 && now - self.audited_at >= every;
-        if !is_due
-            || self.writing.is_some()
-            || self.auditing.is_some()
-            || keeper.status.is_failing(keeper.partition)
-        {
-            return;
-        }
-        self.audited_at = now;
-        let clock = self.clock.max(self.partition.log_time());
-        let plan = self.rounds.plan(
-            keeper.partition,
-            clock,
-            clock - keeper.config.lateness_ms,
-            self.partition.oldest_checkpoint(),
-            |site, minute| self.partition.known(site, minute),
-        );
-        let Some(plan) = plan else { return };
-        let (store, audits) = (keeper.ports.store.clone(), self.driver.audits.clone());
-        let round = async move {
-            // Closed by nobody.
-            let _turn = audits.acquire().await;
-            plan.check(&*store).await
-        };
-        self.auditing = Some(AbortOnDropHandle::new(tokio::spawn(round)));
-    }
-
-    fn audited(&mut self, audited: Option<Audited>) {
-        let now = self.now();
-        let keeper = &self.driver.keeper;
-        match audited {
-            None => {}
-            Some(Err((plan, error))) => {
-                debug!(partition = keeper.partition, %error, "the audit could not ask; the next round does");
-                self.rounds.failed(plan);
-            }
-            Some(Ok(findings)) => {
-                let (differences, heal) = self.rounds.learn(findings);
-                keeper.status.audited(keeper.partition, differences.len() as u64, now);
-                for difference in &differences {
-                    keeper.metrics.differ(keeper.partition, difference.kind(), 1);
-                }
-                audit::complain(keeper.partition, &differences, &heal);
-                for (site, minute) in &heal {
-                    self.partition.recount(site, *minute);
-                }
-            }
+        if self.writing.is_none() {
+            let (now, clock) = (self.now(), self.clock.max(self.partition.log_time()));
+            self.watch.begin(&self.driver.keeper, &self.partition, clock, now);
         }
     }
 
@@ -585,7 +532,7 @@ impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
         self.settled = Some(end);
         self.committed = end;
         self.writing_end = self.partition.checkpoint();
-        self.rounds.counted(&counts);
+        self.watch.counted(&counts);
         let keeper = self.driver.keeper.clone();
         let writing = async move {
             keeper.counts(&counts, end).await?;
@@ -634,16 +581,6 @@ impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
         info!(partition = keeper.partition, offset = end, "partition put down in order");
         Ok(())
     }
-}
-
-type Audited = Result<Findings, (Round, StoreError)>;
-
-/// Waits for the round under way; for ever when there is none. `None`: it was broken off.
-async fn audited(auditing: &mut Option<AbortOnDropHandle<Audited>>) -> Option<Audited> {
-    let Some(handle) = auditing else { return std::future::pending().await };
-    let result = handle.await;
-    *auditing = None;
-    result.ok()
 }
 
 /// Waits for the block on its way; for ever when there is none.

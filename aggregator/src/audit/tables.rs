@@ -192,9 +192,9 @@ impl ClickHouse {
             let counted = minutes.entry((site, minute)).or_default();
             let sums = Sums { events, views, visitors };
             if dimension == "total" {
-                counted.sums.total = sums
+                counted.sums.total = sums;
             } else {
-                counted.sums.page = sums
+                counted.sums.page = sums;
             }
             counted.version = counted.version.max(version);
         }

@@ -90,7 +90,7 @@ impl Log {
         question: impl FnOnce(&BaseConsumer) -> Result<T, KafkaError> + Send + 'static,
     ) -> anyhow::Result<T> {
         let consumer = self.consumer.clone();
-        Ok(tokio::task::spawn_blocking(move || question(&consumer)).await?.context("kafka")?)
+        tokio::task::spawn_blocking(move || question(&consumer)).await?.context("kafka")
     }
 
     /// The records of offsets `from..to`, in batches; ends with an error or when all were read.
@@ -132,7 +132,9 @@ fn read(
                     value: message.payload().unwrap_or_default().to_vec(),
                 });
                 let is_last = message.offset() + 1 == to;
-                if (batch.len() == BATCH || is_last) && !hand_on(std::mem::take(&mut batch)) || is_last {
+                let is_full = is_last || batch.len() == BATCH;
+                let is_heard = !is_full || hand_on(std::mem::take(&mut batch));
+                if is_last || !is_heard {
                     return Ok(());
                 }
             }
