@@ -13,7 +13,8 @@ use footfall::{
 };
 use footfall_schemas::topics;
 use rdkafka::{
-    ClientConfig,
+    ClientConfig, Message as _, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer as _},
     producer::{FutureProducer, FutureRecord},
 };
 use serde_json::Value;
@@ -60,9 +61,32 @@ fn send_poison(node: &Node) {
     });
 }
 
-fn until_clean(data_dir: &str) -> Value {
+/// The first record of each partition that has one comes again, as from a tracker that missed the ack. Returns how many
+/// lines.
+fn send_again(node: &Node) -> u64 {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", node.url("kafka")).set("group.id", "footfall-test-audit");
+    let consumer: BaseConsumer = config.create().unwrap();
+    let producer: FutureProducer = config.create().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut lines = 0;
+    for row in node.query("SELECT DISTINCT _partition FROM events") {
+        let partition = i32::try_from(row["_partition"].as_i64().unwrap()).unwrap();
+        let mut first = TopicPartitionList::new();
+        first.add_partition_offset(topics::EVENTS, partition, Offset::Beginning).unwrap();
+        consumer.assign(&first).unwrap();
+        let record = consumer.poll(WITHIN).unwrap().unwrap();
+        let value = record.payload().unwrap();
+        lines += value.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count() as u64;
+        let again = FutureRecord::<(), [u8]>::to(topics::EVENTS).partition(partition).payload(value);
+        runtime.block_on(producer.send(again, WITHIN)).unwrap();
+    }
+    lines
+}
+
+fn until_clean(arguments: &[&str]) -> Value {
     eventually("a clean audit", WITHIN, || {
-        let (outcome, code) = audit(&["--data-dir", data_dir]);
+        let (outcome, code) = audit(arguments);
         assert_eq!(outcome["clean"] == true, code == 0, "{outcome}");
         (code == 0).then_some(outcome)
     })
@@ -92,14 +116,16 @@ const A_ROW: &str = "(_partition, _offset, _index) IN \
 #[test]
 fn what_somebody_did_to_the_tables_is_found_and_mended() {
     let dir = tempfile::tempdir().unwrap();
-    let data_dir = path_text(dir.path());
-    // The owner's audit would heal the counts by itself.
-    let node = Node::start(dir.path(), "[aggregator]\naudit_ms = 0\n");
+    // The owner's audit would heal the counts by itself. One stream a partition is remembered, so resends are looked up.
+    let node = Node::start(dir.path(), "[aggregator]\naudit_ms = 0\nstreams = 1\n");
+    let (data_dir, settings) = (path_text(dir.path()), path_text(&dir.path().join("settings.toml")));
+    let arguments = ["--data-dir", data_dir.as_str(), "--config", settings.as_str()];
+    let repair = [&arguments[..], &["--repair"]].concat();
 
     let load =
         node.load("ledger", &["--connections", "20", "--events", "3000", "--rate", "400", "--seed", "4"]);
     eventually("rows", WITHIN, || (node.count("SELECT count() FROM events") > 300).then_some(()));
-    let (outcome, code) = audit(&["--data-dir", &data_dir]);
+    let (outcome, code) = audit(&arguments);
     assert_eq!(code, 0, "while events come in nothing is wrong: {outcome}");
     assert_eq!(report(load.wait_with_output().unwrap())["acked"], 3_000);
     send_poison(&node);
@@ -108,18 +134,24 @@ fn what_somebody_did_to_the_tables_is_found_and_mended() {
         (node.count("SELECT count() FROM dead_letters") == 1).then_some(())
     });
 
+    let again = send_again(&node);
+    eventually("the resends", WITHIN, || {
+        (metric(&node, "footfall_aggregator_duplicates_total", "") == Some(again as f64)).then_some(())
+    });
+    assert!(metric(&node, "footfall_aggregator_events_looked_up_total", "") > Some(0.0));
+
     let outcome = eventually("all minutes counted", WITHIN, || {
-        let outcome = until_clean(&data_dir);
+        let outcome = until_clean(&arguments);
         (sum(&outcome["found"], "minutes_open") == 0).then_some(outcome)
     });
     let found = &outcome["found"];
-    assert_eq!((sum(found, "rows"), sum(found, "dead")), (3_000, 1), "{outcome}");
-    let account = sum(found, "rows") + sum(found, "duplicates") + sum(found, "dead");
-    assert_eq!(sum(found, "lines"), account, "{outcome}");
+    let account = ["rows", "duplicates", "dead", "lines"].map(|field| sum(found, field));
+    assert_eq!(account, [3_000, again, 1, 3_001 + again], "{outcome}");
     let before = tables(&node);
 
-    // Rows first: one deleted, one there twice, one where the log has none; and the letter.
-    as_admin(&node, &format!("DELETE FROM events WHERE {A_ROW} 0)"));
+    // Rows first: one deleted that was sent again, one there twice, one where the log has none; and the letter.
+    let first = "SELECT min((_partition, _offset, _index)) FROM events";
+    as_admin(&node, &format!("DELETE FROM events WHERE (_partition, _offset, _index) = ({first})"));
     as_admin(&node, &format!("INSERT INTO events SELECT * FROM events WHERE {A_ROW} 1)"));
     as_admin(
         &node,
@@ -128,7 +160,7 @@ fn what_somebody_did_to_the_tables_is_found_and_mended() {
         ),
     );
     as_admin(&node, "DELETE FROM dead_letters WHERE 1");
-    let (outcome, code) = audit(&["--data-dir", &data_dir]);
+    let (outcome, code) = audit(&arguments);
     assert_eq!(code, 1, "{outcome}");
     let found = &outcome["found"];
     for (field, count) in [("missing", 1), ("doubled", 1), ("foreign", 1), ("dead_missing", 1)] {
@@ -137,7 +169,7 @@ fn what_somebody_did_to_the_tables_is_found_and_mended() {
     assert!(sum(found, "minutes_differ") > 0, "{outcome}");
     assert!(outcome["repairs"].is_null() && outcome["after"].is_null(), "{outcome}");
 
-    let (outcome, code) = audit(&["--data-dir", &data_dir, "--repair"]);
+    let (outcome, code) = audit(&repair);
     assert_eq!(code, 0, "{outcome}");
     let repairs = &outcome["repairs"];
     for (field, count) in [("inserted", 2), ("deleted", 2), ("letters_inserted", 1)] {
@@ -154,9 +186,9 @@ fn what_somebody_did_to_the_tables_is_found_and_mended() {
         "SELECT * REPLACE ('/nowhere' AS value) FROM rolling_counts WHERE dimension = 'page' LIMIT 1",
     ] {
         as_admin(&node, &format!("INSERT INTO rolling_counts {change}"));
-        let (outcome, code) = audit(&["--data-dir", &data_dir]);
+        let (outcome, code) = audit(&arguments);
         assert_eq!((code, sum(&outcome["found"], "minutes_differ")), (1, 1), "{change}: {outcome}");
-        let (outcome, code) = audit(&["--data-dir", &data_dir, "--repair"]);
+        let (outcome, code) = audit(&repair);
         assert_eq!((code, &outcome["repairs"]["minutes_recounted"]), (0, &1.into()), "{change}: {outcome}");
         assert_eq!(tables(&node), before, "{change}");
     }
