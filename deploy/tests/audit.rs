@@ -65,7 +65,10 @@ fn send_poison(node: &Node) {
 /// lines.
 fn send_again(node: &Node) -> u64 {
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", node.url("kafka")).set("group.id", "footfall-test-audit");
+    config
+        .set("bootstrap.servers", node.url("kafka"))
+        .set("group.id", "footfall-test-audit")
+        .set("enable.auto.commit", "false");
     let consumer: BaseConsumer = config.create().unwrap();
     let producer: FutureProducer = config.create().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -142,7 +145,8 @@ fn what_somebody_did_to_the_tables_is_found_and_mended() {
 
     let outcome = eventually("all minutes counted", WITHIN, || {
         let outcome = until_clean(&arguments);
-        (sum(&outcome["found"], "minutes_open") == 0).then_some(outcome)
+        let found = &outcome["found"];
+        (sum(found, "minutes_open") == 0 && sum(found, "lines") == 3_001 + again).then_some(outcome)
     });
     let found = &outcome["found"];
     let account = ["rows", "duplicates", "dead", "lines"].map(|field| sum(found, field));
