@@ -274,34 +274,30 @@ impl Tables {
         Ok(self.writer.ask::<Place>(query).await?.into_iter().collect())
     }
 
-    /// First and last minute (ms) of which the partition has rows or rolling counts.
-    pub async fn minutes(&self, partition: i32) -> Result<Option<(i64, i64)>, StoreError> {
+    /// Starts (ms) of the spans of `every_ms` in which the partition has rows or rolling counts.
+    pub async fn spans(&self, partition: i32, every_ms: i64) -> Result<BTreeSet<i64>, StoreError> {
         let rows = self
             .writer
             .bounded(
-                "SELECT count(), toInt64(toUnixTimestamp(toStartOfMinute(min(event_time)))) * 1000, \
-                    toInt64(toUnixTimestamp(toStartOfMinute(max(event_time)))) * 1000 \
-                 FROM events WHERE _topic = ? AND _partition = ?",
+                "SELECT DISTINCT intDiv(toUnixTimestamp64Milli(event_time), ?) FROM events \
+                 WHERE _topic = ? AND _partition = ?",
             )
+            .bind(every_ms)
             .bind(topics::EVENTS)
             .bind(partition);
         let counts = self
             .writer
             .bounded(
-                "SELECT count(), toInt64(toUnixTimestamp(min(minute))) * 1000, \
-                    toInt64(toUnixTimestamp(max(minute))) * 1000 FROM rolling_counts WHERE _partition = ?",
+                "SELECT DISTINCT intDiv(toInt64(toUnixTimestamp(minute)) * 1000, ?) FROM rolling_counts \
+                 WHERE _partition = ?",
             )
+            .bind(every_ms)
             .bind(partition);
-        let mut span: Option<(i64, i64)> = None;
+        let mut spans = BTreeSet::new();
         for query in [rows, counts] {
-            for (count, first, last) in self.writer.ask::<(u64, i64, i64)>(query).await? {
-                if count > 0 {
-                    let (known_first, known_last) = span.unwrap_or((first, last));
-                    span = Some((known_first.min(first), known_last.max(last)));
-                }
-            }
+            spans.extend(self.writer.ask::<i64>(query).await?.into_iter().map(|span| span * every_ms));
         }
-        Ok(span)
+        Ok(spans)
     }
 
     /// Sums of the minutes of `from..to` (ms), over the rows of offsets below `before`.

@@ -28,8 +28,8 @@ use super::{
 /// What differs is asked for again before it is believed: replicas, dead letters and counts may be behind.
 const LOOKS: usize = 4;
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
-/// Minutes asked for at once.
-const MINUTES_MS: i64 = 6 * 60 * MINUTE_MS;
+/// Time whose minutes are asked for at once.
+const SPAN_MS: i64 = 6 * 60 * MINUTE_MS;
 const PROGRESS: Duration = Duration::from_secs(2);
 /// More foreign rows than this, and than a tenth of the right ones, in one range are not deleted: then the log is
 /// rather another one than the tables wrong.
@@ -310,11 +310,8 @@ impl<'a> Comparison<'a> {
         affected: &mut BTreeSet<SiteMinute>,
     ) -> anyhow::Result<()> {
         let partition = report.partition;
-        let span = self.tables.minutes(partition).await.with_context(|| self.unreachable())?;
-        let Some((first, last)) = span else { return Ok(()) };
-        let mut from = first;
-        while from <= last {
-            let to = from + MINUTES_MS;
+        for from in self.tables.spans(partition, SPAN_MS).await.with_context(|| self.unreachable())? {
+            let to = from + SPAN_MS;
             let mut looked = Looked::default();
             for look in 0..LOOKS {
                 looked = self.look(partition, from, to, log_time).await?;
@@ -330,7 +327,6 @@ impl<'a> Comparison<'a> {
                 self.report.tell(|| example.clone());
             }
             affected.extend(looked.differ.into_iter().map(|(at, _)| at));
-            from = to;
         }
         Ok(())
     }

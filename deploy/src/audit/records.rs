@@ -18,8 +18,9 @@ use tokio::sync::mpsc::{Receiver, channel};
 use crate::migrate::client_config;
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
-/// Records handed on at once; a few such batches wait.
-const BATCH: usize = 500;
+/// Records handed on at once; a few such batches wait. A range of the comparison ends with one, so it may be so much
+/// longer than a block.
+const BATCH: usize = 16;
 
 /// How far a partition's log reaches, and how far it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
