@@ -48,6 +48,8 @@ pub struct Config {
     pub recount_ms: u64,
     /// How often the state is kept while it changes; bounds the replay after a restart.
     pub snapshot_ms: u64,
+    /// How often what was written is compared with the log; 0 is never.
+    pub audit_ms: u64,
     /// How long a stream is remembered after its last event. What is older is looked up in ClickHouse.
     pub stream_horizon_ms: i64,
     /// Most streams remembered by partition. What is forgotten is looked up in ClickHouse.
@@ -88,6 +90,7 @@ impl Default for Config {
             partition_bytes: 256 << 20,
             recount_ms: 10_000,
             snapshot_ms: 30_000,
+            audit_ms: 60_000,
             stream_horizon_ms: 6 * 60 * 60 * 1_000,
             streams: 450_000,
             inbox_bytes: 8 << 20,

@@ -8,13 +8,14 @@ use std::{
 
 use footfall_schemas::{EventId, SiteId, topics};
 use tokio::{
-    sync::mpsc::UnboundedReceiver,
+    sync::{Semaphore, mpsc::UnboundedReceiver},
     time::{MissedTickBehavior, interval, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{error, info, warn};
 
 use crate::{
+    audit::{Checkpoint, Watch},
     block::{Block, Boundary, Counts},
     error::Error,
     keep::{Gone, Keeper},
@@ -47,6 +48,8 @@ pub(crate) struct Driver<L, S, O> {
     pub(crate) wall: WallClock,
     /// When the partition was assigned (ms since 1970).
     pub(crate) epoch: u64,
+    /// One round of the audit at a time, whoever's: it must not be felt.
+    pub(crate) audits: Arc<Semaphore>,
     /// Write what is open, then end.
     pub(crate) drain: CancellationToken,
     /// The partition was taken away: end soon.
@@ -187,7 +190,8 @@ struct Work<L, S, O> {
     /// The one block on its way.
     writing: Option<AbortOnDropHandle<Result<(), Gone>>>,
     /// What is written when `writing` is done.
-    writing_end: i64,
+    writing_end: Checkpoint,
+    watch: Watch,
     /// Offset committed without metadata; lag is told by it.
     settled: Option<i64>,
     /// Offset of the last boundary or plain commit.
@@ -216,7 +220,8 @@ impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
             asked: HashSet::new(),
             stored: Stored::new(),
             writing: None,
-            writing_end: plan.emit_from,
+            writing_end: partition.checkpoint(),
+            watch: Watch::new(driver.audits.clone(), &driver.keeper, now),
             settled: None,
             committed: plan.emit_from,
             opened_at: now,
@@ -248,6 +253,10 @@ impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
                 written = written(&mut self.writing) => {
                     written?;
                     self.written();
+                }
+                audited = self.watch.done() => {
+                    let now = self.now();
+                    self.watch.learn(&self.driver.keeper, &mut self.partition, audited, now);
                 }
                 _ = ticks.tick() => self.tick(),
                 count = self.driver.inbox.recv_many(&mut inputs, PENDING), if self.pending.is_empty() => {
@@ -466,7 +475,8 @@ impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
         let in_doubt = block.start < self.plan.doubt_until;
         self.committed = block.start;
         self.settled = None;
-        self.writing_end = block.end;
+        self.writing_end = self.partition.checkpoint();
+        self.watch.counted(&counts);
         let keeper = self.driver.keeper.clone();
         let span = self.traced.block(keeper.partition, &block);
         let writing = async move {
@@ -513,7 +523,16 @@ impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
     }
 
     fn written(&mut self) {
-        self.driver.keeper.status.stored(self.driver.keeper.partition, self.writing_end);
+        self.driver.keeper.status.stored(self.driver.keeper.partition, self.writing_end.offset);
+        self.watch.written(self.writing_end);
+        self.audit();
+    }
+
+    fn audit(&mut self) {
+        if self.writing.is_none() {
+            let (now, clock) = (self.now(), self.clock.max(self.partition.log_time()));
+            self.watch.begin(&self.driver.keeper, &self.partition, clock, now);
+        }
     }
 
     fn tick(&mut self) {
@@ -526,6 +545,7 @@ impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
             return;
         }
         let config = self.driver.keeper.config.clone();
+        self.audit();
         if self.writing.is_none() && self.plan.cut.is_none() {
             if !self.partition.is_at_a_boundary() {
                 if now - self.opened_at >= config.block_ms as i64 {
@@ -567,7 +587,8 @@ impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
         let state = save.map(|(slot, id)| (slot, id, self.partition.encode()));
         self.settled = Some(end);
         self.committed = end;
-        self.writing_end = end;
+        self.writing_end = self.partition.checkpoint();
+        self.watch.counted(&counts);
         let keeper = self.driver.keeper.clone();
         let writing = async move {
             keeper.counts(&counts, end).await?;

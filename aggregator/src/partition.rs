@@ -14,6 +14,7 @@ use hashbrown::DefaultHashBuilder;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    audit::{Account, Books, Checkpoint, Known},
     block::{Block, Counts, Letter},
     dedupe::{Bounds, Dedupe, Verdict},
     panes::first_minute_shown,
@@ -113,6 +114,7 @@ struct State {
     /// Offset after the last record.
     next: i64,
     log_time: i64,
+    books: Books,
     sites: Vec<Site>,
     dedupe: Dedupe,
     /// Minutes before are not in memory.
@@ -289,6 +291,7 @@ impl Partition {
         debug_assert!(record.offset >= self.state.next, "records come in the log's order");
         let mut tally = Tally::default();
         self.state.advance(record.timestamp);
+        let (offset, lines) = (record.offset, record.lines.len() as u64);
         for (index, line) in record.lines {
             let at = Coordinates { partition: self.number, offset: record.offset, index };
             match line {
@@ -307,6 +310,8 @@ impl Partition {
                 }
             }
         }
+        let Tally { rows, duplicates, poison: dead, .. } = tally;
+        self.state.books.add(offset, self.state.log_time, Account { lines, rows, duplicates, dead });
         self.state.next = record.offset + 1;
         self.open.end = self.state.next;
         if emit {
@@ -501,6 +506,35 @@ impl Partition {
         self.size
     }
 
+    /// What became of the lines of the records before [`Self::next`].
+    pub(crate) fn checkpoint(&self) -> Checkpoint {
+        Checkpoint { offset: self.state.next, account: self.state.books.account() }
+    }
+
+    /// As it was some minutes of log time ago.
+    pub(crate) fn oldest_checkpoint(&self) -> Option<Checkpoint> {
+        self.state.books.oldest()
+    }
+
+    /// What the audit may expect of a minute's rows.
+    pub(crate) fn known(&self, site: &str, minute: i64) -> Known {
+        let number = SiteId::try_from(site).ok().and_then(|site| self.state.numbers.get(&site).copied());
+        let Some(number) = number else { return Known::Unknown };
+        if self.dirty.contains(&(minute, number)) || self.state.recount.contains(&(number, minute)) {
+            return Known::Waits;
+        }
+        match self.state.sites[number as usize].counted(minute) {
+            Some(total) => Known::Counted((total.events, total.views)),
+            None => Known::Unknown,
+        }
+    }
+
+    /// Has a minute counted again from the stored rows.
+    pub(crate) fn recount(&mut self, site: &str, minute: i64) {
+        let number = SiteId::try_from(site).ok().and_then(|site| self.state.numbers.get(&site).copied());
+        self.state.recount.extend(number.map(|number| (number, minute)));
+    }
+
     /// Sites that changed since the last call.
     pub(crate) fn take_touched(&mut self) -> Vec<SiteId> {
         self.touched.drain().map(|number| self.state.sites[number as usize].id.clone()).collect()
@@ -518,6 +552,7 @@ impl State {
         Self {
             next,
             log_time: 0,
+            books: Books::default(),
             sites: Vec::new(),
             dedupe,
             floor,

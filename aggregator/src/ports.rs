@@ -10,6 +10,7 @@ use footfall_schemas::{
 };
 
 use crate::{
+    audit::Sample,
     block::Letter,
     error::{LogError, StoreError},
     partition::Stored,
@@ -56,7 +57,7 @@ pub(crate) trait Log: Send + Sync + 'static {
 }
 
 /// ClickHouse. Any error leaves in doubt whether the thing was done.
-pub(crate) trait Store: Send + Sync + 'static {
+pub(crate) trait Store: Sample {
     /// One INSERT, dropped by the store when it has seen the token.
     fn insert_events(
         &self,

@@ -10,7 +10,7 @@ use footfall_schemas::{
     connect::{ClickHouseSettings, KafkaSettings},
     site::Site,
 };
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -82,6 +82,7 @@ pub async fn run(parts: Parts, shutdown: CancellationToken) -> Result<(), Error>
         store,
         outlet: outlet.clone(),
         wall,
+        audits: Arc::new(Semaphore::new(1)),
         drivers: JoinSet::new(),
         owned: HashMap::new(),
     };
@@ -110,6 +111,7 @@ struct Group {
     store: Arc<ClickHouse>,
     outlet: Arc<Topics>,
     wall: WallClock,
+    audits: Arc<Semaphore>,
     drivers: JoinSet<Result<(), Error>>,
     owned: HashMap<i32, Owned>,
 }
@@ -169,6 +171,7 @@ impl Group {
             inbox,
             wall: self.wall.clone(),
             epoch,
+            audits: self.audits.clone(),
             drain: owned.drain.clone(),
             revoked: owned.revoked.clone(),
         };

@@ -137,6 +137,11 @@ impl Site {
         Some((self.minutes.get_mut(&start)?, &self.values))
     }
 
+    /// What was counted in a minute, when the stored rows cannot tell otherwise.
+    pub(crate) fn counted(&self, start: i64) -> Option<MinuteCounts> {
+        self.minutes.get(&start).filter(|minute| !minute.is_uncertain()).map(Minute::total)
+    }
+
     pub(crate) fn windows(&mut self, clock: i64, longest: usize) -> Windows {
         self.move_to(first_minute_shown(clock));
         let visitors = self.panes.visitors(clock);

@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// The consumer group.
-pub(crate) const GROUP: &str = "footfall-aggregator";
+pub const GROUP: &str = "footfall-aggregator";
 /// How long a command may wait behind the wait for messages.
 const POLL: Duration = Duration::from_millis(5);
 /// One request to the cluster must be answered within this time.

@@ -25,7 +25,7 @@ use crate::{
     roles::{self, Shared},
     settings::Settings,
     snippet::{self, SnippetArgs},
-    standalone::{self, READY_FILE, StandaloneArgs},
+    standalone::{self, StandaloneArgs},
     supervisor::{Role, stop_on_signal},
     telemetry::Telemetry,
 };
@@ -56,7 +56,7 @@ enum Command {
     Snippet(SnippetArgs),
     /// Sends the events of synthetic visitors and keeps a ledger
     Load(LoadArgs),
-    /// Holds a ledger against ClickHouse: what is lost, doubled or altered
+    /// Holds the tables against the log, or a ledger against the tables: what is missing, doubled or altered
     Audit(AuditArgs),
     /// The embedded broker alone
     #[command(hide = true)]
@@ -281,12 +281,7 @@ fn login(args: &LoginArgs) -> anyhow::Result<()> {
             footfall_dashboard::login_url(&settings.shared_secret()?, url, now)
         }
         None => {
-            let path = args.data_dir.join(READY_FILE);
-            let ready = std::fs::read(&path).with_context(|| {
-                format!("{}: no footfall runs on --data-dir {}", path.display(), args.data_dir.display())
-            })?;
-            let ready: Ready =
-                serde_json::from_slice(&ready).with_context(|| format!("{}", path.display()))?;
+            let ready = Ready::read(&args.data_dir)?;
             let identity = Identity::load_or_create(&args.data_dir)?;
             footfall_dashboard::login_url(&identity.secret, &ready.dashboard, now)
         }

@@ -5,7 +5,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Node, eventually, report};
+use common::{Node, audit_log, eventually, report};
 
 /// Closed minutes are written when the log has been quiet for a while; a minute may still be open when a load ends.
 const AUDIT_WAIT: &str = "120s";
@@ -75,4 +75,6 @@ fn what_was_acked_survives_kill_9_of_everything_once() {
     assert_eq!(audit["stored"], 30_000, "{audit}");
     assert_eq!(node.count("SELECT count() FROM events"), 30_000);
     sessions_are_those_of_the_rows(&node, 30_000);
+    let (outcome, code) = audit_log(&["--data-dir", dir.path().to_str().unwrap()]);
+    assert_eq!(code, 0, "the log says otherwise: {outcome}");
 }

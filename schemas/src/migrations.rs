@@ -25,4 +25,5 @@ migrations![
     "0005_sessions",
     "0006_alerts",
     "0007_sessions_are_counted_apart",
+    "0008_dead_letters_by_offset",
 ];
