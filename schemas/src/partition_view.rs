@@ -217,7 +217,7 @@ mod tests {
                 let seq = index as u64 + 1;
                 let last = told.last().unwrap().clone();
                 let newer = counted(*views + 1);
-                let change = last.change_to(&newer).unwrap().unwrap_or_default();
+                let change = last.change_to(&newer).unwrap_or_default();
                 let record = record(EPOCH, seq, *full || index == 0, if *full || index == 0 { newer.clone() } else { change });
                 told.push(newer);
                 match fate {
