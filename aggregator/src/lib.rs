@@ -10,9 +10,12 @@
 //! [`partition`] is pure: a function of the log. Everything that touches the world goes through [`ports`], so the
 //! same driver runs in the tests over an in-memory log and store with kills, fences and lost answers.
 
+#[doc(hidden)]
+pub mod bench;
 mod block;
 mod config;
 mod dedupe;
+mod dictionary;
 mod driver;
 mod error;
 mod keep;
@@ -20,6 +23,7 @@ mod letters;
 mod live;
 mod metrics;
 mod minute;
+mod native;
 mod outlet;
 mod panes;
 mod partition;

@@ -1,0 +1,63 @@
+//! What the benches measure inside, without Kafka and ClickHouse. No part of the interface.
+
+use footfall_schemas::rows::EventRow;
+
+use crate::{
+    config::Config,
+    dedupe, native,
+    partition::{Limits, Partition, Record, Stored},
+};
+
+/// One partition, fed record by record.
+#[allow(missing_debug_implementations)] // a bench prints none
+pub struct Folding {
+    partition: Partition,
+    offset: i64,
+}
+
+/// A record between parsing and folding.
+#[allow(missing_debug_implementations)] // a bench prints none
+pub struct Parsed(Record);
+
+impl Folding {
+    /// With the default limits, at the log's beginning.
+    #[allow(clippy::new_without_default)] // a bench makes it once
+    pub fn new() -> Self {
+        let config = Config::default();
+        let limits = Limits {
+            lateness_ms: config.lateness_ms,
+            minute_values: config.minute_values,
+            live_values: config.live_values,
+            dedupe: dedupe::Bounds { horizon_ms: config.stream_horizon_ms, streams: config.streams },
+        };
+        Self { partition: Partition::from_the_beginning(0, limits), offset: 0 }
+    }
+
+    /// The next record, from its value.
+    pub fn parse(&mut self, value: &[u8]) -> Parsed {
+        self.offset += 1;
+        Parsed(Record::parse(0, self.offset - 1, 0, value))
+    }
+
+    pub fn fold(&mut self, parsed: Parsed) {
+        self.partition.fold(parsed.0, &Stored::new(), true);
+    }
+
+    /// Ends a block as a driver does, and returns its rows.
+    pub fn close(&mut self) -> Vec<EventRow> {
+        let counts = self.partition.take_counts(Some(self.partition.log_time()));
+        self.partition.sweep();
+        let block = self.partition.close();
+        std::hint::black_box((counts, block.boundary()));
+        block.rows
+    }
+
+    pub fn snapshot(&self) -> Vec<u8> {
+        self.partition.encode()
+    }
+}
+
+/// The block that is sent to ClickHouse.
+pub fn encode(rows: &[EventRow]) -> Vec<u8> {
+    native::encode(rows)
+}

@@ -1,0 +1,302 @@
+//! Rows as one block of ClickHouse's format Native: column after column, as the server keeps them in memory, so that
+//! it copies them and parses nothing.
+//!
+//! A block is the number of columns and of rows, then of each column its name, its type and its data. Columns are
+//! named, here and in the INSERT: those that a table has besides take their defaults. See
+//! <https://clickhouse.com/docs/interfaces/formats/Native> and, for `LowCardinality`, the server's
+//! `SerializationLowCardinality`.
+
+use footfall_schemas::rows::{EventRow, RollingRow};
+use uuid::Uuid;
+
+use crate::dictionary::Dictionary;
+
+/// A row type and the table it is written to.
+pub(crate) trait Columns: Sized + 'static {
+    const TABLE: &'static str;
+    const COLUMNS: &'static [Column<Self>];
+}
+
+pub(crate) struct Column<T> {
+    name: &'static str,
+    cells: Cells<T>,
+}
+
+/// A column's type, and how its cell is taken from a row.
+enum Cells<T> {
+    UInt8(fn(&T) -> u8),
+    UInt16(fn(&T) -> u16),
+    UInt32(fn(&T) -> u32),
+    UInt64(fn(&T) -> u64),
+    Int32(fn(&T) -> i32),
+    Int64(fn(&T) -> i64),
+    /// s since 1970.
+    DateTime(fn(&T) -> u32),
+    /// ms since 1970.
+    DateTime64(fn(&T) -> i64),
+    Uuid(fn(&T) -> Uuid),
+    Text(fn(&T) -> &str),
+    /// Text of few distinct values.
+    LowCardinality(fn(&T) -> &str),
+    /// From text of few distinct values to text.
+    Map(fn(&T) -> &[(String, String)]),
+}
+
+use Cells::{DateTime, DateTime64, Int32, Int64, LowCardinality, Map, Text, UInt8, UInt16, UInt32, UInt64};
+
+const fn column<T>(name: &'static str, cells: Cells<T>) -> Column<T> {
+    Column { name, cells }
+}
+
+impl Columns for EventRow {
+    const TABLE: &'static str = "events";
+    const COLUMNS: &'static [Column<Self>] = &[
+        column("site", LowCardinality(|row| &row.site)),
+        column("event_time", DateTime64(|row| row.event_time)),
+        column("received_at", DateTime64(|row| row.received_at)),
+        column("event_id", Cells::Uuid(|row| row.event_id)),
+        column("visitor", UInt64(|row| row.visitor)),
+        column("session", UInt64(|row| row.session)),
+        column("session_start", UInt8(|row| row.session_start)),
+        column("kind", LowCardinality(|row| &row.kind)),
+        column("name", LowCardinality(|row| &row.name)),
+        column("host", LowCardinality(|row| &row.host)),
+        column("path", Text(|row| &row.path)),
+        column("title", Text(|row| &row.title)),
+        column("referrer", Text(|row| &row.referrer)),
+        column("referrer_host", LowCardinality(|row| &row.referrer_host)),
+        column("channel", LowCardinality(|row| &row.channel)),
+        column("utm_source", LowCardinality(|row| &row.utm_source)),
+        column("utm_medium", LowCardinality(|row| &row.utm_medium)),
+        column("utm_campaign", LowCardinality(|row| &row.utm_campaign)),
+        column("utm_term", LowCardinality(|row| &row.utm_term)),
+        column("utm_content", LowCardinality(|row| &row.utm_content)),
+        column("country", LowCardinality(|row| &row.country)),
+        column("region", LowCardinality(|row| &row.region)),
+        column("city", LowCardinality(|row| &row.city)),
+        column("language", LowCardinality(|row| &row.language)),
+        column("time_zone", LowCardinality(|row| &row.time_zone)),
+        column("browser", LowCardinality(|row| &row.browser)),
+        column("system", LowCardinality(|row| &row.system)),
+        column("device", LowCardinality(|row| &row.device)),
+        column("screen_width", UInt16(|row| row.screen_width)),
+        column("engaged_ms", UInt32(|row| row.engaged_ms)),
+        column("scroll_depth", UInt8(|row| row.scroll_depth)),
+        column("page_view", UInt32(|row| row.page_view)),
+        column("props", Map(|row| &row.props)),
+        column("clock", LowCardinality(|row| &row.clock)),
+        column("late", UInt8(|row| row.late)),
+        column("payload_hash", UInt64(|row| row.payload_hash)),
+        column("_topic", LowCardinality(|row| &row._topic)),
+        column("_partition", Int32(|row| row._partition)),
+        column("_offset", Int64(|row| row._offset)),
+        column("_index", UInt16(|row| row._index)),
+    ];
+}
+
+impl Columns for RollingRow {
+    const TABLE: &'static str = "rolling_counts";
+    const COLUMNS: &'static [Column<Self>] = &[
+        column("site", LowCardinality(|row| &row.site)),
+        column("minute", DateTime(|row| row.minute)),
+        column("dimension", LowCardinality(|row| &row.dimension)),
+        column("value", Text(|row| &row.value)),
+        column("_partition", Int32(|row| row._partition)),
+        column("events", UInt64(|row| row.events)),
+        column("views", UInt64(|row| row.views)),
+        column("visitors", UInt64(|row| row.visitors)),
+        column("sessions", UInt64(|row| row.sessions)),
+        column("engaged_ms", UInt64(|row| row.engaged_ms)),
+        column("version", UInt64(|row| row.version)),
+    ];
+}
+
+/// The statement that such a block follows.
+pub(crate) fn insert<T: Columns>() -> String {
+    let names: Vec<&str> = T::COLUMNS.iter().map(|column| column.name).collect();
+    format!("INSERT INTO {} ({}) FORMAT Native", T::TABLE, names.join(", "))
+}
+
+/// The rows as one block.
+pub(crate) fn encode<T: Columns>(rows: &[T]) -> Vec<u8> {
+    // Most of an event's cells are numbers and indexes; what it holds in texts is seen only on the way.
+    let mut block = Block { bytes: Vec::with_capacity(1_024 + rows.len() * 256) };
+    block.count(T::COLUMNS.len());
+    block.count(rows.len());
+    let mut dictionary = Dictionary::default();
+    for column in T::COLUMNS {
+        block.text(column.name);
+        block.text(column.cells.type_name());
+        if !rows.is_empty() {
+            column.cells.write(rows, &mut block, &mut dictionary);
+        }
+    }
+    block.bytes
+}
+
+impl<T> Cells<T> {
+    const fn type_name(&self) -> &'static str {
+        match self {
+            UInt8(_) => "UInt8",
+            UInt16(_) => "UInt16",
+            UInt32(_) => "UInt32",
+            UInt64(_) => "UInt64",
+            Int32(_) => "Int32",
+            Int64(_) => "Int64",
+            DateTime(_) => "DateTime('UTC')",
+            DateTime64(_) => "DateTime64(3, 'UTC')",
+            Self::Uuid(_) => "UUID",
+            Text(_) => "String",
+            LowCardinality(_) => "LowCardinality(String)",
+            Map(_) => "Map(LowCardinality(String), String)",
+        }
+    }
+
+    fn write<'a>(&self, rows: &'a [T], block: &mut Block, dictionary: &mut Dictionary<'a>) {
+        match self {
+            UInt8(cell) => block.fixed(rows, |row| cell(row).to_le_bytes()),
+            UInt16(cell) => block.fixed(rows, |row| cell(row).to_le_bytes()),
+            UInt32(cell) | DateTime(cell) => block.fixed(rows, |row| cell(row).to_le_bytes()),
+            UInt64(cell) => block.fixed(rows, |row| cell(row).to_le_bytes()),
+            Int32(cell) => block.fixed(rows, |row| cell(row).to_le_bytes()),
+            Int64(cell) | DateTime64(cell) => block.fixed(rows, |row| cell(row).to_le_bytes()),
+            Self::Uuid(cell) => block.fixed(rows, |row| uuid(cell(row))),
+            Text(cell) => rows.iter().for_each(|row| block.text(cell(row))),
+            LowCardinality(cell) => {
+                block.number(KEYS_FOLLOW);
+                block.indexed(rows.iter().map(cell), dictionary);
+            }
+            Map(cell) => {
+                // A map is an array of pairs: where each row's end, all keys, all values.
+                block.number(KEYS_FOLLOW);
+                let mut end = 0;
+                block.fixed(rows, |row| {
+                    end += cell(row).len() as u64;
+                    end.to_le_bytes()
+                });
+                let pairs = || rows.iter().flat_map(|row| cell(row));
+                block.indexed(pairs().map(|(key, _)| key.as_str()), dictionary);
+                pairs().for_each(|(_, value)| block.text(value));
+            }
+        }
+    }
+}
+
+/// Two halves, the high one first, each with its lowest byte first.
+fn uuid(id: Uuid) -> [u8; 16] {
+    let (high, low) = id.as_u64_pair();
+    (u128::from(high) | u128::from(low) << 64).to_le_bytes()
+}
+
+/// Version of the `LowCardinality` form: each block brings its own dictionary.
+const KEYS_FOLLOW: u64 = 1;
+/// Of an indexed column: its keys are in this block and in no other.
+const OWN_KEYS: u64 = 1 << 9 | 1 << 10;
+
+struct Block {
+    bytes: Vec<u8>,
+}
+
+impl Block {
+    /// LEB128.
+    fn count(&mut self, mut count: usize) {
+        while count >= 0x80 {
+            self.bytes.push(count as u8 | 0x80);
+            count >>= 7;
+        }
+        self.bytes.push(count as u8);
+    }
+
+    fn number(&mut self, number: u64) {
+        self.bytes.extend_from_slice(&number.to_le_bytes());
+    }
+
+    fn text(&mut self, text: &str) {
+        self.count(text.len());
+        self.bytes.extend_from_slice(text.as_bytes());
+    }
+
+    fn fixed<T, const N: usize>(&mut self, rows: &[T], mut cell: impl FnMut(&T) -> [u8; N]) {
+        self.bytes.reserve(rows.len() * N);
+        rows.iter().for_each(|row| self.bytes.extend_from_slice(&cell(row)));
+    }
+
+    /// The distinct texts, then each text as its place among them. Nothing for no text.
+    fn indexed<'a>(&mut self, texts: impl Iterator<Item = &'a str>, dictionary: &mut Dictionary<'a>) {
+        dictionary.clear();
+        texts.for_each(|text| dictionary.add(text));
+        let (keys, indexes) = (dictionary.keys(), dictionary.indexes());
+        if indexes.is_empty() {
+            return;
+        }
+        let width = match keys.len() {
+            ..=0x100 => 0,
+            ..=0x1_0000 => 1,
+            _ => 2,
+        };
+        self.number(OWN_KEYS | width);
+        self.number(keys.len() as u64);
+        keys.iter().for_each(|key| self.text(key));
+        self.number(indexes.len() as u64);
+        match width {
+            0 => self.fixed(indexes, |index| [*index as u8]),
+            1 => self.fixed(indexes, |index| (*index as u16).to_le_bytes()),
+            _ => self.fixed(indexes, |index| index.to_le_bytes()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Pair {
+        text: String,
+        number: u16,
+    }
+
+    impl Columns for Pair {
+        const TABLE: &'static str = "pairs";
+        const COLUMNS: &'static [Column<Self>] =
+            &[column("t", LowCardinality(|row| &row.text)), column("n", UInt16(|row| row.number))];
+    }
+
+    fn pairs(texts: &[&str]) -> Vec<Pair> {
+        (0..).zip(texts).map(|(number, text)| Pair { text: (*text).to_owned(), number }).collect()
+    }
+
+    #[test]
+    fn a_block_is_columns_by_name_and_type() {
+        let header: &[&[u8]] = &[b"\x02\x03", b"\x01t", b"\x16LowCardinality(String)"];
+        let keys: &[&[u8]] = &[
+            &1u64.to_le_bytes(),
+            &0x600u64.to_le_bytes(),
+            &2u64.to_le_bytes(),
+            b"\x01a\x00",
+            &3u64.to_le_bytes(),
+            &[0, 1, 0],
+        ];
+        let numbers: &[&[u8]] = &[b"\x01n", b"\x06UInt16", &[0, 0, 1, 0, 2, 0]];
+        let expected = [header.concat(), keys.concat(), numbers.concat()].concat();
+        assert_eq!(encode(&pairs(&["a", "", "a"])), expected);
+    }
+
+    #[test]
+    fn a_block_without_rows_has_columns_without_cells() {
+        assert_eq!(encode::<Pair>(&[]), b"\x02\x00\x01t\x16LowCardinality(String)\x01n\x06UInt16");
+    }
+
+    #[test]
+    fn the_insert_names_every_column() {
+        assert_eq!(insert::<Pair>(), "INSERT INTO pairs (t, n) FORMAT Native");
+    }
+
+    #[test]
+    fn a_uuid_is_two_halves() {
+        let id = Uuid::from_u128(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff);
+        assert_eq!(
+            uuid(id),
+            [0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11, 0, 0xff, 0xee, 0xdd, 0xcc, 0xbb, 0xaa, 0x99, 0x88]
+        );
+    }
+}
