@@ -117,21 +117,30 @@ pub(crate) fn insert<T: Columns>() -> String {
     format!("INSERT INTO {} ({}) FORMAT Native", T::TABLE, names.join(", "))
 }
 
+/// Rows taken at once: few enough that they stay in the processor's cache until their last column is written.
+const ROWS_AT_ONCE: usize = 128;
+
 /// The rows as one block.
 pub(crate) fn encode<T: Columns>(rows: &[T]) -> Vec<u8> {
-    // Most of an event's cells are numbers and indexes; what it holds in texts is seen only on the way.
-    let mut block = Block { bytes: Vec::with_capacity(1_024 + rows.len() * 256) };
-    block.count(T::COLUMNS.len());
-    block.count(rows.len());
-    let mut dictionary = Dictionary::default();
-    for column in T::COLUMNS {
-        block.text(column.name);
-        block.text(column.cells.type_name());
-        if !rows.is_empty() {
-            column.cells.write(rows, &mut block, &mut dictionary);
+    let mut columns: Vec<Data<'_>> = T::COLUMNS.iter().map(|_| Data::default()).collect();
+    for rows in rows.chunks(ROWS_AT_ONCE) {
+        for (column, data) in T::COLUMNS.iter().zip(&mut columns) {
+            column.cells.add(rows, data);
         }
     }
-    block.bytes
+    let head = 1_024;
+    let mut block = Vec::with_capacity(head + columns.iter().map(Data::len).sum::<usize>());
+    count(&mut block, T::COLUMNS.len());
+    count(&mut block, rows.len());
+    for (column, data) in T::COLUMNS.iter().zip(&columns) {
+        text(&mut block, column.name);
+        text(&mut block, column.cells.type_name());
+        if column.cells.has_keys() && !rows.is_empty() {
+            number(&mut block, KEYS_FOLLOW);
+        }
+        data.write(&mut block);
+    }
+    block
 }
 
 impl<T> Cells<T> {
@@ -152,31 +161,30 @@ impl<T> Cells<T> {
         }
     }
 
-    fn write<'a>(&self, rows: &'a [T], block: &mut Block, dictionary: &mut Dictionary<'a>) {
+    const fn has_keys(&self) -> bool {
+        matches!(self, LowCardinality(_) | Map(_))
+    }
+
+    fn add<'a>(&self, rows: &'a [T], data: &mut Data<'a>) {
+        let Data { cells, keys, values } = data;
         match self {
-            UInt8(cell) => block.fixed(rows, |row| cell(row).to_le_bytes()),
-            UInt16(cell) => block.fixed(rows, |row| cell(row).to_le_bytes()),
-            UInt32(cell) | DateTime(cell) => block.fixed(rows, |row| cell(row).to_le_bytes()),
-            UInt64(cell) => block.fixed(rows, |row| cell(row).to_le_bytes()),
-            Int32(cell) => block.fixed(rows, |row| cell(row).to_le_bytes()),
-            Int64(cell) | DateTime64(cell) => block.fixed(rows, |row| cell(row).to_le_bytes()),
-            Self::Uuid(cell) => block.fixed(rows, |row| uuid(cell(row))),
-            Text(cell) => rows.iter().for_each(|row| block.text(cell(row))),
-            LowCardinality(cell) => {
-                block.number(KEYS_FOLLOW);
-                block.indexed(rows.iter().map(cell), dictionary);
-            }
+            UInt8(cell) => fixed(cells, rows, |row| cell(row).to_le_bytes()),
+            UInt16(cell) => fixed(cells, rows, |row| cell(row).to_le_bytes()),
+            UInt32(cell) | DateTime(cell) => fixed(cells, rows, |row| cell(row).to_le_bytes()),
+            UInt64(cell) => fixed(cells, rows, |row| cell(row).to_le_bytes()),
+            Int32(cell) => fixed(cells, rows, |row| cell(row).to_le_bytes()),
+            Int64(cell) | DateTime64(cell) => fixed(cells, rows, |row| cell(row).to_le_bytes()),
+            Self::Uuid(cell) => fixed(cells, rows, |row| uuid(cell(row))),
+            Text(cell) => rows.iter().for_each(|row| text(cells, cell(row))),
+            LowCardinality(cell) => rows.iter().for_each(|row| keys.add(cell(row))),
             Map(cell) => {
-                // A map is an array of pairs: where each row's end, all keys, all values.
-                block.number(KEYS_FOLLOW);
-                let mut end = 0;
-                block.fixed(rows, |row| {
-                    end += cell(row).len() as u64;
-                    end.to_le_bytes()
-                });
-                let pairs = || rows.iter().flat_map(|row| cell(row));
-                block.indexed(pairs().map(|(key, _)| key.as_str()), dictionary);
-                pairs().for_each(|(_, value)| block.text(value));
+                for row in rows {
+                    for (key, value) in cell(row) {
+                        keys.add(key);
+                        text(values, value);
+                    }
+                    number(cells, keys.indexes().len() as u64);
+                }
             }
         }
     }
@@ -193,57 +201,65 @@ const KEYS_FOLLOW: u64 = 1;
 /// Of an indexed column: its keys are in this block and in no other.
 const OWN_KEYS: u64 = 1 << 9 | 1 << 10;
 
-struct Block {
-    bytes: Vec<u8>,
+/// What a column holds: cells, or keys and each cell's place among them. A map is where each row's pairs end, their
+/// keys, and their values.
+#[derive(Default)]
+struct Data<'a> {
+    cells: Vec<u8>,
+    keys: Dictionary<'a>,
+    values: Vec<u8>,
 }
 
-impl Block {
-    /// LEB128.
-    fn count(&mut self, mut count: usize) {
-        while count >= 0x80 {
-            self.bytes.push(count as u8 | 0x80);
-            count >>= 7;
+impl Data<'_> {
+    /// Bytes written, but for the texts of the keys.
+    fn len(&self) -> usize {
+        self.cells.len() + self.keys.indexes().len() * 4 + self.values.len()
+    }
+
+    fn write(&self, block: &mut Vec<u8>) {
+        block.extend_from_slice(&self.cells);
+        let (keys, indexes) = (self.keys.keys(), self.keys.indexes());
+        if !indexes.is_empty() {
+            let width = match keys.len() {
+                ..=0x100 => 0,
+                ..=0x1_0000 => 1,
+                _ => 2,
+            };
+            number(block, OWN_KEYS | width);
+            number(block, keys.len() as u64);
+            keys.iter().for_each(|key| text(block, key));
+            number(block, indexes.len() as u64);
+            match width {
+                0 => fixed(block, indexes, |index| [*index as u8]),
+                1 => fixed(block, indexes, |index| (*index as u16).to_le_bytes()),
+                _ => fixed(block, indexes, |index| index.to_le_bytes()),
+            }
         }
-        self.bytes.push(count as u8);
+        block.extend_from_slice(&self.values);
     }
+}
 
-    fn number(&mut self, number: u64) {
-        self.bytes.extend_from_slice(&number.to_le_bytes());
+/// LEB128.
+fn count(bytes: &mut Vec<u8>, mut count: usize) {
+    while count >= 0x80 {
+        bytes.push(count as u8 | 0x80);
+        count >>= 7;
     }
+    bytes.push(count as u8);
+}
 
-    fn text(&mut self, text: &str) {
-        self.count(text.len());
-        self.bytes.extend_from_slice(text.as_bytes());
-    }
+fn number(bytes: &mut Vec<u8>, number: u64) {
+    bytes.extend_from_slice(&number.to_le_bytes());
+}
 
-    fn fixed<T, const N: usize>(&mut self, rows: &[T], mut cell: impl FnMut(&T) -> [u8; N]) {
-        self.bytes.reserve(rows.len() * N);
-        rows.iter().for_each(|row| self.bytes.extend_from_slice(&cell(row)));
-    }
+fn text(bytes: &mut Vec<u8>, text: &str) {
+    count(bytes, text.len());
+    bytes.extend_from_slice(text.as_bytes());
+}
 
-    /// The distinct texts, then each text as its place among them. Nothing for no text.
-    fn indexed<'a>(&mut self, texts: impl Iterator<Item = &'a str>, dictionary: &mut Dictionary<'a>) {
-        dictionary.clear();
-        texts.for_each(|text| dictionary.add(text));
-        let (keys, indexes) = (dictionary.keys(), dictionary.indexes());
-        if indexes.is_empty() {
-            return;
-        }
-        let width = match keys.len() {
-            ..=0x100 => 0,
-            ..=0x1_0000 => 1,
-            _ => 2,
-        };
-        self.number(OWN_KEYS | width);
-        self.number(keys.len() as u64);
-        keys.iter().for_each(|key| self.text(key));
-        self.number(indexes.len() as u64);
-        match width {
-            0 => self.fixed(indexes, |index| [*index as u8]),
-            1 => self.fixed(indexes, |index| (*index as u16).to_le_bytes()),
-            _ => self.fixed(indexes, |index| index.to_le_bytes()),
-        }
-    }
+fn fixed<T, const N: usize>(bytes: &mut Vec<u8>, rows: &[T], cell: impl Fn(&T) -> [u8; N]) {
+    bytes.reserve(rows.len() * N);
+    rows.iter().for_each(|row| bytes.extend_from_slice(&cell(row)));
 }
 
 #[cfg(test)]

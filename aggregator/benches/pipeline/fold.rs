@@ -20,7 +20,7 @@ pub struct Args {
     #[arg(long, default_value_t = 500_000)]
     events: usize,
     /// Events a second of log time
-    #[arg(long, default_value_t = 20_000)]
+    #[arg(long, default_value_t = 5_000)]
     rate: usize,
     /// Rows of a block
     #[arg(long, default_value_t = 20_000)]

@@ -10,6 +10,10 @@ mod traffic;
 
 use clap::{Parser, Subcommand};
 
+// As the binary has it.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 #[derive(Debug, Parser)]
 struct Cli {
     #[command(subcommand)]
