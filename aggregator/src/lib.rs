@@ -28,6 +28,7 @@ mod outlet;
 mod panes;
 mod partition;
 mod ports;
+mod refusal;
 mod run;
 mod session;
 mod snapshot;

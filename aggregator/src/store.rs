@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use clickhouse::{Client, Row, RowOwned, RowWrite};
+use clickhouse::{Client, Compression, Row, RowOwned, RowWrite};
 use footfall_schemas::{
     EventId, SiteId,
     connect::ClickHouseSettings,
@@ -18,13 +18,34 @@ use serde::Deserialize;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
-use crate::{config::Config, error::StoreError, partition::Stored, ports::Store};
+use crate::{
+    config::Config,
+    error::StoreError,
+    native::{self, Columns},
+    partition::Stored,
+    ports::Store,
+    refusal,
+};
 
+/// An INSERT is one block: not split, not queued, answered when it is done.
+const ONE_BLOCK: [(&str, &str); 8] = [
+    ("async_insert", "0"),
+    ("wait_end_of_query", "1"),
+    ("max_insert_block_size", "4194304"),
+    ("min_insert_block_size_rows", "4194304"),
+    ("min_insert_block_size_bytes", "0"),
+    ("max_insert_threads", "1"),
+    ("max_partitions_per_insert_block", "0"),
+    ("input_format_parallel_parsing", "0"),
+];
+const REPEATABLE: (&str, &str) = ("insert_deduplicate", "0");
 /// Ids asked for by one query: its text stays far below `max_query_size`.
 const LOOK_UP_IDS: usize = 2_000;
 
 pub(crate) struct ClickHouse {
     client: Client,
+    /// Shares the connections of the other.
+    inserts: Client,
     insert_timeout: Duration,
     query_timeout: Duration,
     /// Makes query ids of this process unique.
@@ -34,8 +55,11 @@ pub(crate) struct ClickHouse {
 
 impl ClickHouse {
     pub(crate) fn new(settings: &ClickHouseSettings, config: &Config, member: &str, started_at: i64) -> Self {
+        let client = settings.client();
+        let inserts = with_settings(client.clone(), &ONE_BLOCK);
         Self {
-            client: settings.client(),
+            client,
+            inserts,
             insert_timeout: Duration::from_millis(config.insert_timeout_ms),
             query_timeout: Duration::from_millis(config.query_timeout_ms),
             member: format!("{member}-{started_at}"),
@@ -44,37 +68,46 @@ impl ClickHouse {
     }
 
     pub(crate) async fn insert_letters(&self, rows: &[DeadLetterRow]) -> Result<(), StoreError> {
-        self.insert("dead_letters", rows, &[("insert_deduplicate", "0")]).await
+        self.insert_by_row("dead_letters", rows, &[REPEATABLE]).await
     }
 
-    /// One INSERT of one block: not split, not queued, answered when it is done.
-    async fn insert<T>(&self, table: &str, rows: &[T], settings: &[(&str, &str)]) -> Result<(), StoreError>
+    /// For what is written seldom: the crate encodes it.
+    async fn insert_by_row<T>(
+        &self,
+        table: &str,
+        rows: &[T],
+        settings: &[(&str, &str)],
+    ) -> Result<(), StoreError>
     where
         T: RowOwned + RowWrite,
     {
         if rows.is_empty() {
             return Ok(());
         }
+        let client = with_settings(self.inserts.clone(), settings);
         let insert = async {
-            let mut insert = self
-                .client
-                .insert::<T>(table)
-                .await?
-                .with_timeouts(Some(self.insert_timeout), Some(self.insert_timeout))
-                .with_setting("async_insert", "0")
-                .with_setting("wait_end_of_query", "1")
-                .with_setting("max_insert_block_size", "4194304")
-                .with_setting("min_insert_block_size_rows", "4194304")
-                .with_setting("min_insert_block_size_bytes", "0")
-                .with_setting("max_insert_threads", "1")
-                .with_setting("max_partitions_per_insert_block", "0")
-                .with_setting("input_format_parallel_parsing", "0");
-            for (name, value) in settings {
-                insert = insert.with_setting(*name, *value);
-            }
+            let mut insert = client.insert::<T>(table).await?;
+            insert = insert.with_timeouts(Some(self.insert_timeout), Some(self.insert_timeout));
             for row in rows {
                 insert.write(row).await?;
             }
+            insert.end().await
+        };
+        self.within(self.insert_timeout, insert).await
+    }
+
+    async fn insert<T: Columns>(&self, rows: &[T], settings: &[(&str, &str)]) -> Result<(), StoreError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        // A block that names its own keys is half as large already, and both sides would pay to pack it.
+        let client = with_settings(self.inserts.clone().with_compression(Compression::None), settings);
+        let mut insert = client
+            .insert_formatted_with(native::insert::<T>())
+            .with_timeouts(Some(self.insert_timeout), Some(self.insert_timeout));
+        let block = native::encode(rows).into();
+        let insert = async {
+            insert.send(block).await?;
             insert.end().await
         };
         self.within(self.insert_timeout, insert).await
@@ -94,12 +127,16 @@ impl ClickHouse {
     ) -> Result<T, StoreError> {
         match timeout(patience, done).await {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => Err(StoreError(error.to_string())),
+            Ok(Err(error)) => Err(StoreError(refusal::explain(&error))),
             Err(_) => {
                 Err(StoreError(format!("ClickHouse did not answer within {} ms", patience.as_millis())))
             }
         }
     }
+}
+
+fn with_settings(client: Client, settings: &[(&str, &str)]) -> Client {
+    settings.iter().fold(client, |client, (name, value)| client.with_setting(*name, *value))
 }
 
 #[derive(Row, Deserialize)]
@@ -127,7 +164,7 @@ impl Store for ClickHouse {
             ("insert_deduplication_token", token),
             ("deduplicate_blocks_in_dependent_materialized_views", "1"),
         ];
-        self.insert("events", rows, &settings).await
+        self.insert(rows, &settings).await
     }
 
     async fn settle(&self, token_prefix: &str) -> Result<(), StoreError> {
@@ -204,7 +241,7 @@ impl Store for ClickHouse {
     }
 
     async fn insert_counts(&self, rows: &[RollingRow]) -> Result<(), StoreError> {
-        self.insert("rolling_counts", rows, &[("insert_deduplicate", "0")]).await
+        self.insert(rows, &[REPEATABLE]).await
     }
 
     async fn recount(
