@@ -1,6 +1,6 @@
 //! Why ClickHouse refused: in words for whoever reads the status page, with its code and its own words behind.
 
-use std::{error::Error as _, fmt::Write as _};
+use std::fmt::Write as _;
 
 use clickhouse::error::Error;
 
