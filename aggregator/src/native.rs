@@ -227,7 +227,7 @@ impl Data<'_> {
         if !indexes.is_empty() {
             let width = match keys.len() {
                 ..=0x100 => 0,
-                ..=0x1_0000 => 1,
+                0x101..=0x1_0000 => 1,
                 _ => 2,
             };
             number(block, OWN_KEYS | width);

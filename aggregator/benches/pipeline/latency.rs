@@ -27,8 +27,6 @@ const LINGER: Duration = Duration::from_millis(5);
 const LOOK: Duration = Duration::from_millis(10);
 /// Until the rate is steady.
 const WARM_UP: Duration = Duration::from_secs(3);
-/// What is seen later than this counts as lost.
-const PATIENCE: Duration = Duration::from_secs(30);
 const SEED: u64 = 13;
 
 /// When events were handed to the producer, in order; an event is told apart by its number.

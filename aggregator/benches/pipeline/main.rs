@@ -92,7 +92,7 @@ fn run(args: &Run) {
     let Run { binary, scratch, results, size, .. } = args;
     let wanted = |part| args.only.is_none_or(|only| only == part);
     report::write(results, "Machine", &report::table(["", ""], &machine::description()));
-    let mut part = |part: Part, title: &str, measure: &dyn Fn() -> String| {
+    let part = |part: Part, title: &str, measure: &dyn Fn() -> String| {
         if wanted(part) {
             // What lies there may be of a run that was stopped.
             let _ = fs::remove_dir_all(scratch);

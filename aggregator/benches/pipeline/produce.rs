@@ -8,7 +8,7 @@ use std::{
 
 use footfall_schemas::topics;
 use rdkafka::{
-    ClientConfig, ClientContext,
+    ClientConfig,
     config::FromClientConfig as _,
     error::{KafkaError, RDKafkaErrorCode},
     producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer},
