@@ -147,6 +147,11 @@ pub(crate) fn insert<T: Columns>() -> String {
     format!("INSERT INTO {} ({}) FORMAT Native", T::TABLE, names.join(", "))
 }
 
+/// The table, and name and type of each column.
+pub(crate) fn columns<T: Columns>() -> (&'static str, Vec<(&'static str, &'static str)>) {
+    (T::TABLE, T::COLUMNS.iter().map(|column| (column.name, column.cells.type_name())).collect())
+}
+
 /// Rows taken at once: few enough that they stay in the processor's cache until their last column is written.
 const ROWS_AT_ONCE: usize = 128;
 
@@ -252,7 +257,7 @@ impl Data<'_> {
         if !indexes.is_empty() {
             let width = match keys.len() {
                 ..=0x100 => 0,
-                ..=0x1_0000 => 1,
+                0x101..=0x1_0000 => 1,
                 _ => 2,
             };
             number(block, OWN_KEYS | width);
@@ -295,6 +300,7 @@ fn fixed<T, const N: usize>(bytes: &mut Vec<u8>, rows: &[T], cell: impl Fn(&T) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clickhouse::Row as _;
 
     struct Pair {
         text: String,
@@ -335,6 +341,16 @@ mod tests {
     #[test]
     fn the_insert_names_every_column() {
         assert_eq!(insert::<Pair>(), "INSERT INTO pairs (t, n) FORMAT Native");
+    }
+
+    #[test]
+    fn no_field_of_a_row_is_left_out() {
+        fn names<T: Columns>() -> Vec<&'static str> {
+            columns::<T>().1.into_iter().map(|(name, _)| name).collect()
+        }
+        assert_eq!(names::<EventRow>(), EventRow::COLUMN_NAMES);
+        assert_eq!(names::<SessionRow>(), SessionRow::COLUMN_NAMES);
+        assert_eq!(names::<RollingRow>(), RollingRow::COLUMN_NAMES);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use footfall_schemas::{connect::KafkaSettings, topics};
 use rdkafka::{
     ClientContext, Message, Offset, Statistics, TopicPartitionList,
     consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, RebalanceProtocol},
-    error::{KafkaError, RDKafkaErrorCode},
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
     types::RDKafkaRespErr,
 };
 use tokio::sync::{
@@ -39,6 +39,8 @@ use crate::{
 pub const GROUP: &str = "footfall-aggregator";
 /// How long a command may wait behind the wait for messages.
 const POLL: Duration = Duration::from_millis(5);
+/// Requests of an assignment that are made again before it fails.
+const ATTEMPTS: u32 = 5;
 /// One request to the cluster must be answered within this time.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -164,7 +166,9 @@ fn poll(consumer: &BaseConsumer<Group>) {
                 group.deliver(consumer, message.partition(), raw);
             }
             Some(Err(KafkaError::PartitionEOF(partition))) => {
-                if let Some(assigned) = group.assigned().get(&partition).filter(|a| a.started) {
+                if let Some(assigned) =
+                    group.assigned().get(&partition).filter(|assigned| assigned.next.is_some())
+                {
                     let _ = assigned.inbox.send(Input::End);
                 }
             }
@@ -190,8 +194,10 @@ struct Group {
 struct Assigned {
     epoch: u64,
     inbox: UnboundedSender<Input>,
-    /// Messages before the owner has chosen its offset are not for it.
-    started: bool,
+    /// Offset of the next record that the owner is to get. `None`: it has not chosen where to start.
+    next: Option<i64>,
+    /// Where records seemed to be missing and were asked for again.
+    looked_again_at: Option<i64>,
     paused: bool,
     waiting_bytes: Arc<AtomicUsize>,
 }
@@ -203,7 +209,15 @@ impl Group {
 
     fn deliver(&self, consumer: &BaseConsumer<Self>, partition: i32, raw: RawRecord) {
         let mut assigned = self.assigned();
-        let Some(assigned) = assigned.get_mut(&partition).filter(|assigned| assigned.started) else { return };
+        let Some(assigned) = assigned.get_mut(&partition) else { return };
+        let Some(next) = assigned.next else { return };
+        // Offsets without a record are the log's own; a client that has lost its place looks the same, once.
+        if raw.offset > next && assigned.looked_again_at != Some(next) {
+            warn!(partition, expected = next, found = raw.offset, "records are missing; reading again");
+            assigned.looked_again_at = start(consumer, partition, next).is_ok().then_some(next);
+            return;
+        }
+        assigned.next = Some(raw.offset + 1);
         let bytes = raw.value.len();
         let waiting = assigned.waiting_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let _ = assigned.inbox.send(Input::Record(raw));
@@ -234,7 +248,7 @@ impl Group {
                 What::Start(offset, reply) => {
                     let started = start(consumer, partition, offset);
                     if let (Ok(()), Some(assigned)) = (&started, self.assigned().get_mut(&partition)) {
-                        assigned.started = true;
+                        assigned.next = Some(offset);
                         assigned.paused = false;
                     }
                     drop(reply.send(started));
@@ -246,7 +260,7 @@ impl Group {
         }
         for (partition, assigned) in self.assigned().iter_mut().filter(|(_, assigned)| assigned.paused) {
             let waiting = assigned.waiting_bytes.load(Ordering::Relaxed);
-            if assigned.started && waiting <= self.inbox_bytes / 2 {
+            if assigned.next.is_some() && waiting <= self.inbox_bytes / 2 {
                 assigned.paused = consumer.resume(&one(*partition)).is_err();
             }
         }
@@ -269,11 +283,10 @@ impl Group {
     }
 
     fn assign(&self, consumer: &BaseConsumer<Self>, partitions: &TopicPartitionList) {
-        // At the end, paused: nothing comes before the owner has chosen where to start.
-        let mut at_end = partitions.clone();
-        let assigned = at_end
-            .set_all_offsets(Offset::End)
-            .and_then(|()| consumer.incremental_assign(&at_end))
+        // Paused: nothing comes before the owner has chosen where to start. Not at the log's end or beginning, of which the
+        // client learns the offset later, and then goes there although it was sent elsewhere meanwhile.
+        let assigned = positions(consumer, partitions)
+            .and_then(|positions| consumer.incremental_assign(&positions))
             .and_then(|()| consumer.pause(partitions));
         if let Err(error) = assigned {
             let reason = format!("assigned partitions cannot be taken: {error}");
@@ -294,7 +307,14 @@ impl Group {
                 commands: self.send_commands.clone(),
                 waiting_bytes: waiting_bytes.clone(),
             };
-            let assigned = Assigned { epoch, inbox: send, started: false, paused: true, waiting_bytes };
+            let assigned = Assigned {
+                epoch,
+                inbox: send,
+                next: None,
+                looked_again_at: None,
+                paused: true,
+                waiting_bytes,
+            };
             self.assigned().insert(partition, assigned);
             self.status.assigned(partition);
             let _ = self.events.send(Event::Assigned(Assignment { partition, epoch, log, inbox }));
@@ -393,6 +413,32 @@ fn committed(consumer: &BaseConsumer<Group>, partition: i32) -> Result<Option<Co
         Offset::Offset(offset) => Some(Committed { offset, metadata: element.metadata().to_owned() }),
         _ => None,
     })
+}
+
+/// An offset of each partition that the log holds: the committed one, else the first.
+fn positions(
+    consumer: &BaseConsumer<Group>,
+    partitions: &TopicPartitionList,
+) -> KafkaResult<TopicPartitionList> {
+    let mut attempts = 0;
+    let committed = loop {
+        match consumer.committed_offsets(partitions.clone(), PATIENCE) {
+            Ok(committed) => break committed,
+            Err(error) if attempts == ATTEMPTS => return Err(error),
+            Err(error) => debug!(%error, "committed offsets; trying again"),
+        }
+        attempts += 1;
+    };
+    let mut positions = TopicPartitionList::with_capacity(committed.count());
+    for element in committed.elements() {
+        let partition = element.partition();
+        let offset = match element.offset() {
+            Offset::Offset(offset) => offset,
+            _ => consumer.fetch_watermarks(topics::EVENTS, partition, PATIENCE)?.0,
+        };
+        positions.add_partition_offset(topics::EVENTS, partition, Offset::Offset(offset))?;
+    }
+    Ok(positions)
 }
 
 fn start(consumer: &BaseConsumer<Group>, partition: i32, offset: i64) -> Result<(), LogError> {

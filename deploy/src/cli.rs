@@ -61,6 +61,9 @@ enum Command {
     /// The embedded broker alone
     #[command(hide = true)]
     Broker(BrokerArgs),
+    /// The embedded engine alone
+    #[command(hide = true)]
+    Clickhouse(EngineArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -109,6 +112,17 @@ struct BrokerArgs {
     /// How often retention and compaction run
     #[arg(long, value_name = "MS", default_value_t = 10_000)]
     maintenance_ms: u64,
+}
+
+#[derive(Debug, clap::Args)]
+struct EngineArgs {
+    #[arg(long, value_name = "DIR")]
+    data_dir: PathBuf,
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// Holds JSON with the section [clickhouse] of a settings file once the engine answers
+    #[arg(long, value_name = "FILE")]
+    ready_file: Option<PathBuf>,
 }
 
 /// Parses and runs; an error is one line on stderr, from the outermost context to the cause.
@@ -181,6 +195,12 @@ impl Command {
                 };
                 let stop = stop_on_signal()?;
                 broker::serve(config, args.ready_file.as_deref(), stop.cancelled_owned()).await?;
+                Ok(true)
+            }
+            Self::Clickhouse(args) => {
+                let stop = stop_on_signal()?;
+                standalone::engine_alone(&args.data_dir, args.listen, args.ready_file.as_deref(), stop)
+                    .await?;
                 Ok(true)
             }
         }

@@ -11,7 +11,7 @@ use footfall_schemas::{
     connect::{ClickHouseSettings, KafkaSettings, default_database},
     site::{OriginPattern, SESSION_GAPS, Site},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::telemetry::TelemetrySettings;
 
@@ -74,7 +74,7 @@ pub struct Kafka {
 }
 
 /// `[clickhouse]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ClickHouse {
     /// `http://host:port`. `standalone` runs its own engine when this is empty.
@@ -88,7 +88,7 @@ pub struct ClickHouse {
     pub admin: Login,
 }
 
-#[derive(Clone, Default, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Login {
     pub user: String,

@@ -18,7 +18,7 @@ use crate::{
         broker::{Broker, BrokerConfig},
         clickhouse::{Engine, EngineConfig},
     },
-    identity::Identity,
+    identity::{Identity, write_private},
     load::unix_ms,
     migrate,
     ready::{READY_FILE, Ready, ReadyClickHouse, reachable},
@@ -245,6 +245,26 @@ async fn start_engine(settings: &Settings, identity: &Identity) -> anyhow::Resul
         engine.url().rsplit_once(':').and_then(|(_, port)| port.parse().ok()).context("engine port")?,
     );
     Ok(Some(EmbeddedEngine { config, engine }))
+}
+
+/// The engine without roles, until `stop`.
+pub async fn engine_alone(
+    data_dir: &Path,
+    listen: SocketAddr,
+    ready_file: Option<&Path>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    // The engine changes its working directory.
+    let data_dir = std::path::absolute(data_dir).context("--data-dir")?;
+    let identity = Identity::load_or_create(&data_dir)?;
+    let mut settings = Settings { data_dir, ..Settings::default() };
+    settings.listen.clickhouse = listen;
+    let grace = settings.grace_period();
+    let engine = start_engine(&settings, &identity).await?.context("nobody else's engine is set")?;
+    if let Some(path) = ready_file {
+        write_private(path, &serde_json::to_vec(&identity.clickhouse(engine.engine.url()))?)?;
+    }
+    engine.keep_running(stop, grace).await
 }
 
 struct EmbeddedEngine {
