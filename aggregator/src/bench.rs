@@ -8,8 +8,9 @@ use footfall_schemas::{
 use crate::{
     config::Config,
     native,
-    partition::{Partition, Record, Stored},
+    partition::{Partition, Stored},
     ports::Store as _,
+    record::Record,
     store::ClickHouse,
 };
 

@@ -34,6 +34,7 @@ mod panes;
 mod partition;
 mod payloads;
 mod ports;
+mod record;
 mod refusal;
 mod run;
 mod sample;
@@ -45,6 +46,7 @@ mod status;
 mod store;
 mod trace;
 mod values;
+mod work;
 
 #[cfg(test)]
 mod kafka_tests;

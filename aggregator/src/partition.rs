@@ -4,10 +4,9 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use footfall_schemas::{
-    EventId, EventRecord, RejectReason, SiteId,
-    record::{DeadLetter, MAX_DEAD_PAYLOAD_BYTES, Stage, parse_lines},
+    EventId, EventRecord, SiteId,
     rows::{Coordinates, EventRow, RollingRow, SessionRow},
-    time::{Clock, MINUTE_MS, minute_of},
+    time::{MINUTE_MS, minute_of},
     topics,
 };
 use hashbrown::DefaultHashBuilder;
@@ -19,15 +18,11 @@ use crate::{
     dedupe::{Bounds, Dedupe, Verdict},
     panes::first_minute_shown,
     payloads::Payloads,
+    record::Record,
     session::{DEFAULT_GAP_MS, Gaps},
     site::{Site, SiteBounds, Windows},
 };
 
-/// Newest time that may be counted (2100-01-01): `rolling_counts` tells minutes in 32 bits.
-const LAST_TIME_MS: i64 = 4_102_444_800_000;
-
-/// A node's clock may be ahead of the broker's by so much.
-const AHEAD_MS: i64 = 10_000;
 /// Two ingest nodes' clocks differ by less than this.
 const NODE_SKEW_MS: i64 = 5 * MINUTE_MS;
 /// A site's bounds are halved at most so often.
@@ -39,16 +34,6 @@ const SESSION_ROWS: usize = if cfg!(test) { 5 } else { 50_000 };
 const SESSIONS_EVERY_MS: i64 = 10_000;
 /// The floor until the first record after an unknown past has told the time.
 const UNKNOWN_FLOOR: i64 = i64::MAX;
-
-/// A record of `footfall.events`.
-#[derive(Debug, Clone)]
-pub(crate) struct Record {
-    pub(crate) offset: i64,
-    /// When the broker took it, ms since 1970.
-    pub(crate) timestamp: i64,
-    pub(crate) lines: Vec<(u16, Result<EventRecord, DeadLetter>)>,
-    pub(crate) bytes: usize,
-}
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
@@ -136,71 +121,6 @@ struct Recent {
     before: Vec<(u32, EventId)>,
     /// Built when it is first asked for.
     index: Option<HashSet<(u32, EventId)>>,
-}
-
-impl Record {
-    /// Parses a record's value (`timestamp`: Kafka's, ms since 1970); what cannot be read or counted becomes a dead letter.
-    pub(crate) fn parse(partition: i32, offset: i64, timestamp: i64, value: &[u8]) -> Self {
-        let raw = |index: u16| {
-            let line = value.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).nth(index.into());
-            line.unwrap_or(value)
-        };
-        let mut lines: Vec<_> = parse_lines(value)
-            .map(|(index, line)| {
-                let line =
-                    line.map_err(|error| error.to_string()).and_then(|event| countable(event, timestamp));
-                let line = line.map_err(|reason| {
-                    let place = format!("{}/{partition}/{offset}/{index}", topics::EVENTS);
-                    poison(raw(index), timestamp, format!("{place}: {reason}"))
-                });
-                (index, line)
-            })
-            .collect();
-        if lines.is_empty() {
-            let detail = format!("{}/{partition}/{offset}/0: the record is empty", topics::EVENTS);
-            lines.push((0, Err(poison(value, timestamp, detail))));
-        }
-        Self { offset, timestamp, lines, bytes: value.len() }
-    }
-}
-
-/// Refuses times that the tables cannot hold. A node's clock that is far ahead of the broker's (`timestamp`) must not
-/// put its events into the future: they happened when the broker took them, and say so.
-fn countable(mut event: EventRecord, timestamp: i64) -> Result<EventRecord, String> {
-    if !(0..=LAST_TIME_MS).contains(&event.received_at) {
-        return Err(format!("received_at {} lies outside 1970 to 2100", event.received_at));
-    }
-    if !(0..=event.received_at).contains(&event.event_time) {
-        return Err(format!(
-            "event_time {} lies before 1970 or after received_at {}",
-            event.event_time, event.received_at
-        ));
-    }
-    if event.event_time > timestamp + AHEAD_MS {
-        event.event_time = timestamp;
-        event.clock = Clock::ClampedFuture;
-    }
-    Ok(event)
-}
-
-fn poison(payload: &[u8], received_at: i64, detail: String) -> DeadLetter {
-    #[derive(Deserialize)]
-    struct OnlySite {
-        site: String,
-    }
-    #[derive(Deserialize)]
-    struct OnlyId {
-        event_id: EventId,
-    }
-    DeadLetter {
-        site: serde_json::from_slice::<OnlySite>(payload).map(|line| line.site).unwrap_or_default(),
-        received_at: received_at.clamp(0, LAST_TIME_MS),
-        stage: Stage::Aggregator,
-        reason: RejectReason::PoisonRecord,
-        detail,
-        event_id: serde_json::from_slice::<OnlyId>(payload).map(|line| line.event_id).ok(),
-        payload: String::from_utf8_lossy(&payload[..payload.len().min(MAX_DEAD_PAYLOAD_BYTES)]).into_owned(),
-    }
 }
 
 impl Partition {

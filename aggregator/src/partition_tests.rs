@@ -8,7 +8,8 @@ use footfall_schemas::{
 
 use crate::{
     config::Config,
-    partition::{Partition, Record, Stored, Tally},
+    partition::{Partition, Stored, Tally},
+    record::Record,
 };
 
 /// A minute's start, ms since 1970.

@@ -210,7 +210,7 @@ impl Group {
     fn deliver(&self, consumer: &BaseConsumer<Self>, partition: i32, raw: RawRecord) {
         let mut assigned = self.assigned();
         let Some(assigned) = assigned.get_mut(&partition) else { return };
-        let Some(next) = assigned.next else { return };
+        let Some(next) = assigned.next.filter(|next| raw.offset >= *next) else { return };
         // Offsets without a record are the log's own; a client that has lost its place looks the same, once.
         if raw.offset > next && assigned.looked_again_at != Some(next) {
             warn!(partition, expected = next, found = raw.offset, "records are missing; reading again");

@@ -20,7 +20,8 @@ use super::{
 use crate::{
     config::Config,
     error::StoreError,
-    partition::{Partition, Record, Stored, StoredEvent},
+    partition::{Partition, Stored, StoredEvent},
+    record::Record,
     session,
 };
 

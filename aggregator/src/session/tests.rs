@@ -352,8 +352,7 @@ fn meanwhile() -> impl Strategy<Value = Meanwhile> {
 fn tell(sessions: &mut Sessions, clock: i64) -> LiveState {
     let mut windows = Windows::default();
     sessions.tell(clock, usize::MAX, &mut windows);
-    let state = windows.state();
-    state
+    windows.state()
 }
 
 /// The live figures of these rows, by plain code.
