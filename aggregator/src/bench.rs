@@ -2,15 +2,16 @@
 
 use footfall_schemas::{
     connect::ClickHouseSettings,
-    rows::{EventRow, RollingRow},
+    rows::{EventRow, RollingRow, SessionRow},
 };
 
 use crate::{
     config::Config,
-    native,
+    native::{self, Columns as _},
     partition::{Partition, Stored},
     ports::Store as _,
     record::Record,
+    rows::Rows,
     store::ClickHouse,
 };
 
@@ -23,7 +24,18 @@ pub struct Folding {
 
 /// A record between parsing and folding.
 #[allow(missing_debug_implementations)] // a bench prints none
-pub struct Parsed(Record);
+pub struct Parsed<'a>(Record<'a>);
+
+/// The rows of a block.
+#[allow(missing_debug_implementations)] // a bench prints none
+pub struct Block(Rows);
+
+impl Block {
+    /// As it is sent to ClickHouse.
+    pub fn encode(&self) -> Vec<u8> {
+        self.0.encode()
+    }
+}
 
 impl Folding {
     /// With the default limits, at the log's beginning.
@@ -33,22 +45,22 @@ impl Folding {
     }
 
     /// The next record, from its value; the broker took it at `timestamp` (ms since 1970).
-    pub fn parse(&mut self, value: &[u8], timestamp: i64) -> Parsed {
+    pub fn parse<'a>(&mut self, value: &'a [u8], timestamp: i64) -> Parsed<'a> {
         self.offset += 1;
         Parsed(Record::parse(0, self.offset - 1, timestamp, value))
     }
 
-    pub fn fold(&mut self, parsed: Parsed) {
+    pub fn fold(&mut self, parsed: Parsed<'_>) {
         self.partition.fold(parsed.0, &Stored::new(), true);
     }
 
     /// Ends a block as a driver does, and returns its rows.
-    pub fn close(&mut self) -> Vec<EventRow> {
+    pub fn close(&mut self) -> Block {
         let counts = self.partition.take_counts(Some(self.partition.log_time()), true);
         self.partition.sweep();
         let block = self.partition.close();
         std::hint::black_box((counts, block.boundary()));
-        block.rows
+        Block(block.rows)
     }
 
     pub fn snapshot(&self) -> Vec<u8> {
@@ -56,14 +68,13 @@ impl Folding {
     }
 }
 
-/// The block that is sent to ClickHouse.
-pub fn encode(rows: &[EventRow]) -> Vec<u8> {
-    native::encode(rows)
-}
-
-/// Name and type of each column that a block of events, and one of counts, has.
-pub fn columns() -> [(&'static str, Vec<(&'static str, &'static str)>); 2] {
-    [native::columns::<EventRow>(), native::columns::<RollingRow>()]
+/// Name and type of each column that a block of events, of counts and of sessions has.
+pub fn columns() -> [(&'static str, Vec<(&'static str, &'static str)>); 3] {
+    [
+        ("events", Rows::COLUMNS.to_vec()),
+        (RollingRow::TABLE, native::columns::<RollingRow>().collect()),
+        (SessionRow::TABLE, native::columns::<SessionRow>().collect()),
+    ]
 }
 
 /// Writes as the role does.
@@ -78,7 +89,7 @@ impl Writer {
     /// # Errors
     /// With the text of the status page.
     pub async fn events(&self, token: &str, rows: &[EventRow]) -> Result<(), String> {
-        self.0.insert_events(0, token, rows).await.map_err(|error| error.to_string())
+        self.0.insert_events(0, token, &rows.iter().collect()).await.map_err(|error| error.to_string())
     }
 
     /// # Errors

@@ -2,10 +2,11 @@
 
 use std::fmt;
 
+use crate::rows::Rows;
 use footfall_schemas::{
     SiteId,
     record::DeadLetter,
-    rows::{Coordinates, EventRow, RollingRow, SessionRow},
+    rows::{Coordinates, RollingRow, SessionRow},
 };
 use xxhash_rust::xxh3::Xxh3;
 
@@ -48,7 +49,7 @@ pub(crate) struct Letter {
 pub(crate) struct Block {
     pub(crate) start: i64,
     pub(crate) end: i64,
-    pub(crate) rows: Vec<EventRow>,
+    pub(crate) rows: Rows,
     pub(crate) letters: Vec<Letter>,
     /// State at `end`.
     pub(crate) snapshot: Option<Vec<u8>>,
@@ -72,11 +73,13 @@ impl Counts {
 impl Block {
     pub(crate) fn boundary(&self) -> Boundary {
         let mut hash = Xxh3::new();
-        for row in &self.rows {
-            hash.update(row.event_id.as_bytes());
-            hash.update(&row.session.to_le_bytes());
-            hash.update(&row._offset.to_le_bytes());
-            hash.update(&row._index.to_le_bytes());
+        for ((id, session), (offset, index)) in
+            self.rows.ids().zip(self.rows.sessions()).zip(self.rows.places())
+        {
+            hash.update(id.as_bytes());
+            hash.update(&session.to_le_bytes());
+            hash.update(&offset.to_le_bytes());
+            hash.update(&index.to_le_bytes());
         }
         Boundary { end: self.end, rows: self.rows.len(), hash: hash.digest() }
     }

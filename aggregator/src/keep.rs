@@ -6,7 +6,7 @@
 
 use std::{borrow::Cow, sync::Arc, time::Instant};
 
-use footfall_schemas::{rows::EventRow, topics};
+use footfall_schemas::topics;
 use tracing::{info, warn};
 
 use crate::{
@@ -15,6 +15,7 @@ use crate::{
     error::LogError,
     metrics::Metrics,
     ports::{Log, Outlet, Ports, Store},
+    rows::Rows,
     snapshot,
     status::Status,
 };
@@ -109,7 +110,7 @@ impl<L: Log, S: Store, O: Outlet> Keeper<L, S, O> {
         let mut round = 0;
         loop {
             let missing =
-                if in_doubt { self.missing(block, &token).await? } else { Cow::Borrowed(&block.rows[..]) };
+                if in_doubt { self.missing(block, &token).await? } else { Cow::Borrowed(&block.rows) };
             if missing.is_empty() {
                 break;
             }
@@ -146,7 +147,7 @@ impl<L: Log, S: Store, O: Outlet> Keeper<L, S, O> {
     }
 
     /// The block's rows that are not stored.
-    async fn missing<'a>(&self, block: &'a Block, token: &str) -> Result<Cow<'a, [EventRow]>, Gone> {
+    async fn missing<'a>(&self, block: &'a Block, token: &str) -> Result<Cow<'a, Rows>, Gone> {
         self.retry("waiting for inserts on their way", || self.ports.store.settle(token)).await?;
         let present = self
             .retry("look-up of a block", || self.ports.store.present(self.partition, block.start, block.end))
@@ -154,8 +155,10 @@ impl<L: Log, S: Store, O: Outlet> Keeper<L, S, O> {
         if present.is_empty() {
             return Ok(Cow::Borrowed(&block.rows));
         }
-        let missing = |row: &&EventRow| !present.contains(&(row._offset, row._index));
-        Ok(Cow::Owned(block.rows.iter().filter(missing).cloned().collect()))
+        let missing = block.rows.iter().filter(|row| !present.contains(&(row._offset, row._index)));
+        let mut rows = Rows::default();
+        missing.for_each(|row| rows.put(&row));
+        Ok(Cow::Owned(rows))
     }
 
     /// Never gives up: what cannot be written now holds the partition back, visibly.

@@ -36,6 +36,7 @@ mod payloads;
 mod ports;
 mod record;
 mod refusal;
+mod rows;
 mod run;
 mod sample;
 mod session;

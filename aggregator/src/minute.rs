@@ -8,7 +8,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use footfall_schemas::{Dimension, EventKind, EventRecord, VisitorId, live::MinuteCounts, rollup::Measures};
+use footfall_schemas::{
+    Dimension, EventKind, VisitorId, live::MinuteCounts, record::EventRef, rollup::Measures,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -67,7 +69,7 @@ fn never_written() -> bool {
 }
 
 impl Cell {
-    fn count(&mut self, event: &EventRecord) {
+    fn count(&mut self, event: &EventRef<'_>) {
         self.events += 1;
         self.views += u32::from(event.kind == EventKind::PageView);
         self.engaged_ms += u64::from(event.engaged_ms);
@@ -110,7 +112,7 @@ impl Minute {
     }
 
     /// Counts an event under its value of each dimension.
-    pub(crate) fn count(&mut self, event: &EventRecord, values: &mut Values, bounds: Bounds) {
+    pub(crate) fn count(&mut self, event: &EventRef<'_>, values: &mut Values, bounds: Bounds) {
         self.total.count(event);
         self.visitors.insert(event.visitor.0, bounds.visitors);
         for dimension in Dimension::ALL.iter().filter(|dimension| **dimension != Dimension::Total) {
@@ -256,6 +258,8 @@ impl Minute {
 mod tests {
     use std::collections::BTreeMap;
 
+    use footfall_schemas::EventRecord;
+
     use super::*;
     use proptest::prelude::*;
 
@@ -292,7 +296,7 @@ mod tests {
             view(1, "/b"),
             view(2, "/b"),
         ] {
-            minute.count(&event, &mut values, WIDE);
+            minute.count(&event.borrowed(), &mut values, WIDE);
         }
         let measures =
             |events, views, visitors| Measures { events, views, visitors, engaged_ms: 10 * events };
@@ -301,17 +305,17 @@ mod tests {
         assert_eq!(top(&values), BTreeMap::from([("/a".into(), 2), ("/b".into(), 2)]));
         assert!(!minute.is_uncertain());
         assert!(pages(&mut minute, &values).is_empty(), "what was taken is not taken again");
-        minute.count(&view(1, "/b"), &mut values, WIDE);
+        minute.count(&view(1, "/b").borrowed(), &mut values, WIDE);
         assert_eq!(pages(&mut minute, &values)["/b"], measures(3, 3, 2));
     }
 
     #[test]
     fn when_a_minute_no_longer_knows_who_was_counted_the_rows_must_tell() {
         let (mut minute, mut values) = (Minute::new(true), Values::default());
-        minute.count(&view(1, "/"), &mut values, WIDE);
+        minute.count(&view(1, "/").borrowed(), &mut values, WIDE);
         minute.forget_pairs();
         assert!(!minute.is_uncertain());
-        minute.count(&view(1, "/"), &mut values, WIDE);
+        minute.count(&view(1, "/").borrowed(), &mut values, WIDE);
         assert!(minute.is_uncertain());
     }
 
@@ -319,7 +323,7 @@ mod tests {
     fn a_minute_with_too_many_visitors_or_pairs_is_counted_from_the_rows() {
         for bounds in [Bounds { visitors: 5, ..WIDE }, Bounds { pairs: 20, ..WIDE }] {
             let (mut minute, mut values) = (Minute::new(true), Values::default());
-            (0..50).for_each(|visitor| minute.count(&view(visitor, "/"), &mut values, bounds));
+            (0..50).for_each(|visitor| minute.count(&view(visitor, "/").borrowed(), &mut values, bounds));
             assert!(minute.is_uncertain(), "{bounds:?}");
         }
     }
@@ -327,9 +331,9 @@ mod tests {
     #[test]
     fn a_minute_that_goes_leaves_no_value_behind() {
         let (mut minute, mut values) = (Minute::new(true), Values::default());
-        minute.count(&view(1, "/a"), &mut values, WIDE);
+        minute.count(&view(1, "/a").borrowed(), &mut values, WIDE);
         let mut other = Minute::new(true);
-        other.count(&view(1, "/a"), &mut values, WIDE);
+        other.count(&view(1, "/a").borrowed(), &mut values, WIDE);
         minute.release(&mut values);
         assert_eq!(top(&values), BTreeMap::from([("/a".into(), 1)]));
         other.hide(&mut values);
@@ -350,7 +354,7 @@ mod tests {
             let mut counted = BTreeMap::<String, u64>::new();
             for path in paths {
                 let path = format!("/{path}");
-                minute.count(&view(1, &path), &mut values, Bounds { values: bound, ..WIDE });
+                minute.count(&view(1, &path).borrowed(), &mut values, Bounds { values: bound, ..WIDE });
                 *counted.entry(path).or_default() += 1;
             }
             let floor = minute.floors()[Dimension::Page as usize];

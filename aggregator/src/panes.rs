@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 
 use footfall_schemas::{
-    EventKind, EventRecord,
+    EventKind,
     live::{ACTIVE_WINDOW_MS, MINUTES_SHOWN, SECONDS_SHOWN, SecondCounts},
+    record::EventRef,
     time::{MINUTE_MS, SECOND_MS, minute_of},
 };
 use serde::{Deserialize, Serialize};
@@ -41,7 +42,7 @@ pub(crate) fn first_minute_shown(clock: i64) -> i64 {
 
 impl Panes {
     /// Counts an event; at most `bound` visitors are known one by one.
-    pub(crate) fn count(&mut self, event: &EventRecord, bound: usize) {
+    pub(crate) fn count(&mut self, event: &EventRef<'_>, bound: usize) {
         let second = event.event_time.div_euclid(SECOND_MS);
         let counts = self.seconds.entry(second).or_default();
         counts.events += 1;
@@ -136,7 +137,7 @@ fn forget(seen_at: &mut BTreeMap<u32, u64>, second: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use footfall_schemas::VisitorId;
+    use footfall_schemas::{EventRecord, VisitorId};
 
     const NOW: i64 = 1_800_000_000_000;
     const BOUND: usize = 1_000;
@@ -154,11 +155,11 @@ mod tests {
     #[test]
     fn a_visitor_is_active_for_five_minutes_and_counted_for_thirty() {
         let mut panes = Panes::default();
-        panes.count(&event(1, NOW), BOUND);
-        panes.count(&event(2, NOW), BOUND);
-        panes.count(&event(2, NOW - 60_000), BOUND);
+        panes.count(&event(1, NOW).borrowed(), BOUND);
+        panes.count(&event(2, NOW).borrowed(), BOUND);
+        panes.count(&event(2, NOW - 60_000).borrowed(), BOUND);
         assert_eq!(panes.visitors(NOW), exact(2, 2));
-        panes.count(&event(2, NOW + 2 * MINUTE_MS), BOUND);
+        panes.count(&event(2, NOW + 2 * MINUTE_MS).borrowed(), BOUND);
         assert_eq!(panes.visitors(NOW + 5 * MINUTE_MS - 1_000), exact(2, 2));
         assert_eq!(panes.visitors(NOW + 5 * MINUTE_MS), exact(1, 2));
         assert_eq!(panes.visitors(NOW + 30 * MINUTE_MS), exact(0, 1));
@@ -170,9 +171,9 @@ mod tests {
     #[test]
     fn a_visitor_who_returns_after_being_forgotten_counts_once() {
         let mut panes = Panes::default();
-        panes.count(&event(1, NOW), BOUND);
+        panes.count(&event(1, NOW).borrowed(), BOUND);
         panes.sweep(NOW + 60 * MINUTE_MS);
-        panes.count(&event(1, NOW + 60 * MINUTE_MS), BOUND);
+        panes.count(&event(1, NOW + 60 * MINUTE_MS).borrowed(), BOUND);
         assert_eq!(panes.visitors(NOW + 60 * MINUTE_MS), exact(1, 1));
     }
 
@@ -180,7 +181,7 @@ mod tests {
     fn more_visitors_than_are_known_one_by_one_are_estimated_and_the_error_is_told() {
         let mut panes = Panes::default();
         for visitor in 0..40_000 {
-            panes.count(&event(visitor, NOW - (visitor as i64 % 1_200) * SECOND_MS), BOUND);
+            panes.count(&event(visitor, NOW - (visitor as i64 % 1_200) * SECOND_MS).borrowed(), BOUND);
         }
         assert!(panes.last_seen.len() <= BOUND);
         let Visitors { active, shown, error } = panes.visitors(NOW);
@@ -189,7 +190,7 @@ mod tests {
         // A quarter of them were seen in the last five minutes.
         assert!(active.abs_diff(10_000) <= 4 * error, "{active} ± {error}");
         panes.sweep(NOW + 90 * MINUTE_MS);
-        panes.count(&event(7, NOW + 90 * MINUTE_MS), BOUND);
+        panes.count(&event(7, NOW + 90 * MINUTE_MS).borrowed(), BOUND);
         assert_eq!(panes.visitors(NOW + 90 * MINUTE_MS), exact(1, 1), "exact again after they have left");
     }
 }

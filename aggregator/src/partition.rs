@@ -4,10 +4,10 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use footfall_schemas::{
-    EventId, EventRecord, SiteId,
-    rows::{Coordinates, EventRow, RollingRow, SessionRow},
+    EventId, SiteId,
+    record::EventRef,
+    rows::{Coordinates, RollingRow, SessionRow},
     time::{MINUTE_MS, minute_of},
-    topics,
 };
 use hashbrown::DefaultHashBuilder;
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,7 @@ use crate::{
     panes::first_minute_shown,
     payloads::Payloads,
     record::Record,
+    rows::Counted,
     session::{DEFAULT_GAP_MS, Gaps},
     site::{Site, SiteBounds, Windows},
 };
@@ -195,19 +196,19 @@ impl Partition {
     }
 
     /// The events of a record that must be looked up among the stored rows before it is folded.
-    pub(crate) fn unknown<'a>(&'a self, record: &'a Record) -> impl Iterator<Item = (&'a SiteId, EventId)> {
+    pub(crate) fn unknown<'a>(&'a self, record: &'a Record<'_>) -> impl Iterator<Item = (&'a str, EventId)> {
         let log_time = self.state.log_time.max(record.timestamp);
         record.lines.iter().filter_map(move |(_, line)| {
             let event = line.as_ref().ok()?;
-            let site = self.state.numbers.get(&event.site).copied().unwrap_or(u32::MAX);
+            let site = self.state.numbers.get(&*event.site).copied().unwrap_or(u32::MAX);
             (self.state.dedupe.check(site, event.event_id, log_time) == Verdict::Unknown)
-                .then_some((&event.site, event.event_id))
+                .then_some((&*event.site, event.event_id))
         })
     }
 
     /// Folds the next record in. `emit`: its rows and dead letters go into the open block; otherwise they were
     /// written before.
-    pub(crate) fn fold(&mut self, record: Record, stored: &Stored, emit: bool) -> Tally {
+    pub(crate) fn fold(&mut self, record: Record<'_>, stored: &Stored, emit: bool) -> Tally {
         debug_assert!(record.offset >= self.state.next, "records come in the log's order");
         let mut tally = Tally::default();
         self.state.advance(record.timestamp);
@@ -242,7 +243,14 @@ impl Partition {
         tally
     }
 
-    fn event(&mut self, event: EventRecord, at: Coordinates, stored: &Stored, emit: bool, tally: &mut Tally) {
+    fn event(
+        &mut self,
+        event: EventRef<'_>,
+        at: Coordinates,
+        stored: &Stored,
+        emit: bool,
+        tally: &mut Tally,
+    ) {
         let state = &mut self.state;
         let log_time = state.log_time;
         let number = state.number_of(&event.site);
@@ -251,7 +259,7 @@ impl Partition {
             Verdict::Fresh => None,
             Verdict::Duplicate => Some(self.payloads.first(number, event.event_id)),
             Verdict::Unknown => {
-                let row = stored.get(&(event.site.clone(), event.event_id));
+                let row = stored.get(&(state.sites[number as usize].id.clone(), event.event_id));
                 match row.filter(|row| row.place < (at.offset, at.index)) {
                     Some(row) => Some(Some(row.payload_hash)),
                     None => self.recent.contains(key).then(|| self.payloads.first(number, event.event_id)),
@@ -285,7 +293,7 @@ impl Partition {
         site.see(&event, self.limits.site);
         if emit {
             self.recent.push(key);
-            self.open.rows.push(EventRow::new(event, session, session_start, late, topics::EVENTS, at));
+            self.open.rows.push(&event, Counted { session, session_start, late, at });
         }
     }
 
@@ -462,7 +470,7 @@ impl Partition {
 
     /// A site's windows at `clock`.
     pub(crate) fn windows(&mut self, site: &SiteId, clock: i64) -> Windows {
-        let number = self.state.number_of(site);
+        let number = self.state.number_of(site.as_str());
         self.state.sites[number as usize].windows(clock, self.limits.live_values)
     }
 }
@@ -493,14 +501,15 @@ impl State {
         }
     }
 
-    fn number_of(&mut self, site: &SiteId) -> u32 {
+    fn number_of(&mut self, site: &str) -> u32 {
         if let Some(number) = self.numbers.get(site) {
             return *number;
         }
         let number = u32::try_from(self.sites.len()).expect("a node knows fewer sites than 32 bits count");
-        self.numbers.insert(site.clone(), number);
+        let id = SiteId::try_from(site).expect("a record's site is a key");
         let gap_ms = self.gaps.get(site).copied().unwrap_or(DEFAULT_GAP_MS);
-        self.sites.push(Site::new(site.clone(), gap_ms));
+        self.numbers.insert(id.clone(), number);
+        self.sites.push(Site::new(id, gap_ms));
         number
     }
 }

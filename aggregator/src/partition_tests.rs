@@ -28,7 +28,8 @@ impl Log {
     /// A record that the broker took at `at`.
     fn fold(&mut self, at: i64, events: &[EventRecord]) -> Tally {
         let lines: Vec<String> = events.iter().map(|event| serde_json::to_string(event).unwrap()).collect();
-        let record = Record::parse(0, self.offset, at, lines.join("\n").as_bytes());
+        let value = lines.join("\n");
+        let record = Record::parse(0, self.offset, at, value.as_bytes());
         self.offset += 1;
         self.partition.fold(record, &Stored::new(), true)
     }
@@ -73,9 +74,9 @@ fn a_node_s_clock_cannot_push_the_log_s_and_its_events_happen_when_the_broker_to
     assert_eq!(log.partition.log_time(), NOW);
     assert_eq!(log.fold(NOW, &[view("demo", 2, "/", NOW)]).late, 0);
     assert_eq!(log.pages("demo", NOW).0, BTreeMap::from([("/".into(), 1), ("/early".into(), 1)]));
-    let rows = log.partition.close().rows;
-    assert_eq!((rows[0].event_time, rows[0].clock.as_str()), (NOW, "clamped_future"));
-    assert_eq!(rows[0].received_at, NOW + 26 * 60 * MINUTE_MS, "what the node said stays");
+    let row = log.partition.close().rows.get(0);
+    assert_eq!((row.event_time, row.clock.as_str()), (NOW, "clamped_future"));
+    assert_eq!(row.received_at, NOW + 26 * 60 * MINUTE_MS, "what the node said stays");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc};
 use footfall_schemas::{
     EventId, SiteId,
     live::LiveRecord,
-    rows::{EventRow, RollingRow, SessionRow},
+    rows::{RollingRow, SessionRow},
     trace::TraceParent,
 };
 
@@ -14,6 +14,7 @@ use crate::{
     block::Letter,
     error::{LogError, StoreError},
     partition::Stored,
+    rows::Rows,
     snapshot::{Chunk, Stored as StoredSnapshot},
 };
 
@@ -63,7 +64,7 @@ pub(crate) trait Store: Sample {
         &self,
         partition: i32,
         token: &str,
-        rows: &[EventRow],
+        rows: &Rows,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
     /// Waits until no INSERT with a token that starts so is running.
     fn settle(&self, token_prefix: &str) -> impl Future<Output = Result<(), StoreError>> + Send;

@@ -1,8 +1,8 @@
 //! A record of the log, read: what cannot be read or counted becomes a dead letter.
 
 use footfall_schemas::{
-    EventId, EventRecord, RejectReason,
-    record::{DeadLetter, MAX_DEAD_PAYLOAD_BYTES, Stage, parse_lines},
+    EventId, RejectReason,
+    record::{DeadLetter, EventRef, MAX_DEAD_PAYLOAD_BYTES, Stage, parse_lines},
     time::Clock,
     topics,
 };
@@ -14,19 +14,19 @@ const LAST_TIME_MS: i64 = 4_102_444_800_000;
 /// A node's clock may be ahead of the broker's by so much.
 const AHEAD_MS: i64 = 10_000;
 
-/// A record of `footfall.events`.
-#[derive(Debug, Clone)]
-pub(crate) struct Record {
+/// A record of `footfall.events`, its texts where they lie.
+#[derive(Debug)]
+pub(crate) struct Record<'a> {
     pub(crate) offset: i64,
     /// When the broker took it, ms since 1970.
     pub(crate) timestamp: i64,
-    pub(crate) lines: Vec<(u16, Result<EventRecord, DeadLetter>)>,
+    pub(crate) lines: Vec<(u16, Result<EventRef<'a>, DeadLetter>)>,
     pub(crate) bytes: usize,
 }
 
-impl Record {
+impl<'a> Record<'a> {
     /// Parses a record's value (`timestamp`: Kafka's, ms since 1970); what cannot be read or counted becomes a dead letter.
-    pub(crate) fn parse(partition: i32, offset: i64, timestamp: i64, value: &[u8]) -> Self {
+    pub(crate) fn parse(partition: i32, offset: i64, timestamp: i64, value: &'a [u8]) -> Self {
         let raw = |index: u16| {
             let line = value.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).nth(index.into());
             line.unwrap_or(value)
@@ -52,7 +52,7 @@ impl Record {
 
 /// Refuses times that the tables cannot hold. A node's clock that is far ahead of the broker's (`timestamp`) must not
 /// put its events into the future: they happened when the broker took them, and say so.
-fn countable(mut event: EventRecord, timestamp: i64) -> Result<EventRecord, String> {
+fn countable(mut event: EventRef<'_>, timestamp: i64) -> Result<EventRef<'_>, String> {
     if !(0..=LAST_TIME_MS).contains(&event.received_at) {
         return Err(format!("received_at {} lies outside 1970 to 2100", event.received_at));
     }

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use footfall_schemas::{
-    Dimension, EventRecord, SiteId,
+    Dimension, SiteId,
     live::{LiveState, MinuteCounts, SecondCounts, Totals},
+    record::EventRef,
     time::{MINUTE_MS, minute_of},
 };
 use serde::{Deserialize, Serialize};
@@ -113,12 +114,12 @@ impl Site {
     }
 
     /// Counts an event in the windows by second and by visitor.
-    pub(crate) fn see(&mut self, event: &EventRecord, bounds: SiteBounds) {
+    pub(crate) fn see(&mut self, event: &EventRef<'_>, bounds: SiteBounds) {
         self.panes.count(event, bounds.narrowed(self.narrowed).visitors);
     }
 
     /// Counts an event in its minute, which it returns. `certain`: no other owner has counted more.
-    pub(crate) fn count(&mut self, event: &EventRecord, bounds: SiteBounds, certain: bool) {
+    pub(crate) fn count(&mut self, event: &EventRef<'_>, bounds: SiteBounds, certain: bool) {
         let start = minute_of(event.event_time);
         let shown = start >= self.shown_from;
         let minute = self.minutes.entry(start).or_insert_with(|| Minute::new(shown));

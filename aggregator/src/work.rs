@@ -18,7 +18,7 @@ use crate::{
     keep::Gone,
     live::Teller,
     partition::{Partition, Stored, Tally},
-    ports::{Input, Log, Outlet, Store},
+    ports::{Input, Log, Outlet, RawRecord, Store},
     record::Record,
     snapshot::Slot,
     status::Phase,
@@ -40,7 +40,7 @@ pub(crate) struct Work<L, S, O> {
     partition: Partition,
     plan: Plan,
     teller: Teller,
-    pending: VecDeque<Record>,
+    pending: VecDeque<RawRecord>,
     traced: Traced,
     /// Answers of the store, good until the open block is closed.
     asked: HashSet<(SiteId, EventId)>,
@@ -138,16 +138,10 @@ impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
                 Input::Record(record) => {
                     self.idle_since = None;
                     self.driver.keeper.ports.log.taken(record.value.len());
-                    let number = self.driver.keeper.partition;
                     if let Some(parent) = record.trace.filter(|_| record.offset >= self.plan.emit_from) {
                         self.traced.note(record.offset, parent);
                     }
-                    self.pending.push_back(Record::parse(
-                        number,
-                        record.offset,
-                        record.timestamp,
-                        &record.value,
-                    ));
+                    self.pending.push_back(record);
                 }
                 Input::End => {
                     // Everything sent before is in `pending`; what the log lacks at its end is not waited for.
@@ -183,8 +177,9 @@ impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
                     self.adopt();
                 }
             }
-            self.look_up().await?;
-            let record = self.pending.pop_front().expect("looked at above");
+            let raw = self.pending.pop_front().expect("looked at above");
+            let record = self.parse(&raw);
+            self.look_up(&record).await?;
             if emit && self.partition.is_at_a_boundary() {
                 self.opened_at = self.now();
             }
@@ -257,21 +252,14 @@ impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
     }
 
     /// Asks the store for the events of the pending records that are too old for memory.
-    async fn look_up(&mut self) -> Result<(), End> {
-        let Some(front) = self.pending.front() else { return Ok(()) };
-        let is_new = |asked: &HashSet<(SiteId, EventId)>, (site, id): (&SiteId, EventId)| {
-            let key = (site.clone(), id);
-            (!asked.contains(&key)).then_some(key)
-        };
-        if !self.partition.unknown(front).any(|event| is_new(&self.asked, event).is_some()) {
+    async fn look_up(&mut self, record: &Record<'_>) -> Result<(), End> {
+        let mut wanted = self.wanted(record);
+        if wanted.is_empty() {
             return Ok(());
         }
-        let wanted: HashSet<(SiteId, EventId)> = self
-            .pending
-            .iter()
-            .flat_map(|record| self.partition.unknown(record))
-            .filter_map(|event| is_new(&self.asked, event))
-            .collect();
+        for raw in &self.pending {
+            wanted.extend(self.wanted(&self.parse(raw)));
+        }
         let wanted: Vec<_> = wanted.into_iter().collect();
         // Rows of earlier offsets are stored, or their ids are in memory.
         let before = self.plan.emit_from.max(self.partition.open_start());
@@ -283,6 +271,19 @@ impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
         self.asked.extend(wanted);
         self.stored.extend(found);
         Ok(())
+    }
+
+    /// The record's events to be asked for.
+    fn wanted(&self, record: &Record<'_>) -> HashSet<(SiteId, EventId)> {
+        let unknown = self.partition.unknown(record).filter_map(|(site, id)| {
+            let key = (SiteId::try_from(site).ok()?, id);
+            (!self.asked.contains(&key)).then_some(key)
+        });
+        unknown.collect()
+    }
+
+    fn parse<'a>(&self, raw: &'a RawRecord) -> Record<'a> {
+        Record::parse(self.driver.keeper.partition, raw.offset, raw.timestamp, &raw.value)
     }
 
     fn forget_answers(&mut self) {

@@ -96,9 +96,9 @@ impl EventId {
 
 impl SessionId {
     /// Session that was made for `first`.
-    pub fn starting_with(site: &SiteId, visitor: VisitorId, first: EventId) -> Self {
+    pub fn starting_with(site: &str, visitor: VisitorId, first: EventId) -> Self {
         let mut bytes = Vec::with_capacity(96);
-        bytes.extend_from_slice(site.as_str().as_bytes());
+        bytes.extend_from_slice(site.as_bytes());
         bytes.push(0);
         bytes.extend_from_slice(&visitor.0.to_le_bytes());
         bytes.extend_from_slice(first.to_uuid().as_bytes());
@@ -110,18 +110,24 @@ impl SiteId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    pub fn is_key(text: &str) -> bool {
+        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-' | b'.');
+        (1..=64).contains(&text.len()) && text.bytes().all(allowed)
+    }
+}
+
+impl std::borrow::Borrow<str> for SiteId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
 }
 
 impl TryFrom<&str> for SiteId {
     type Error = InvalidId;
 
     fn try_from(text: &str) -> Result<Self, InvalidId> {
-        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-' | b'.');
-        if (1..=64).contains(&text.len()) && text.bytes().all(allowed) {
-            Ok(Self(text.into()))
-        } else {
-            Err(InvalidId::Site)
-        }
+        if Self::is_key(text) { Ok(Self(text.into())) } else { Err(InvalidId::Site) }
     }
 }
 

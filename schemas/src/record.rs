@@ -3,9 +3,12 @@
 //! The value of a record on `footfall.events` is NDJSON: one [`EventRecord`] a line, several events of one partition
 //! packed together. An event's coordinates are topic, partition, offset and its index in the record.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error as _, MapAccess, Visitor},
+};
 
 use crate::{EventId, EventKind, RejectReason, SiteId, VisitorId, ids::InvalidId, time::Clock};
 
@@ -90,6 +93,150 @@ pub struct EventRecord {
     pub payload_hash: u64,
 }
 
+/// An [`EventRecord`] as it is read: its texts stay where they lie, in the record's bytes.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct EventRef<'a> {
+    pub event_id: EventId,
+    /// A site's key.
+    #[serde(borrow, deserialize_with = "site_key")]
+    pub site: Cow<'a, str>,
+    pub visitor: VisitorId,
+    pub kind: EventKind,
+    pub event_time: i64,
+    pub received_at: i64,
+    #[serde(default)]
+    pub clock: Clock,
+    #[serde(borrow, default)]
+    pub name: Cow<'a, str>,
+    #[serde(borrow)]
+    pub host: Cow<'a, str>,
+    #[serde(borrow)]
+    pub path: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub title: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub referrer: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub referrer_host: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub channel: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub utm_source: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub utm_medium: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub utm_campaign: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub utm_term: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub utm_content: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub country: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub region: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub city: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub language: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub time_zone: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub browser: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub system: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub device: Cow<'a, str>,
+    #[serde(default)]
+    pub screen_width: u16,
+    #[serde(default)]
+    pub engaged_ms: u32,
+    #[serde(default)]
+    pub scroll_depth: u8,
+    #[serde(default)]
+    pub page_view: u32,
+    /// Ordered by name.
+    #[serde(borrow, default, deserialize_with = "props")]
+    pub props: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+    pub payload_hash: u64,
+}
+
+impl EventRecord {
+    pub fn borrowed(&self) -> EventRef<'_> {
+        let text = |text| Cow::Borrowed(String::as_str(text));
+        EventRef {
+            event_id: self.event_id,
+            site: Cow::Borrowed(self.site.as_str()),
+            visitor: self.visitor,
+            kind: self.kind,
+            event_time: self.event_time,
+            received_at: self.received_at,
+            clock: self.clock,
+            name: text(&self.name),
+            host: text(&self.host),
+            path: text(&self.path),
+            title: text(&self.title),
+            referrer: text(&self.referrer),
+            referrer_host: text(&self.referrer_host),
+            channel: text(&self.channel),
+            utm_source: text(&self.utm_source),
+            utm_medium: text(&self.utm_medium),
+            utm_campaign: text(&self.utm_campaign),
+            utm_term: text(&self.utm_term),
+            utm_content: text(&self.utm_content),
+            country: text(&self.country),
+            region: text(&self.region),
+            city: text(&self.city),
+            language: text(&self.language),
+            time_zone: text(&self.time_zone),
+            browser: text(&self.browser),
+            system: text(&self.system),
+            device: text(&self.device),
+            screen_width: self.screen_width,
+            engaged_ms: self.engaged_ms,
+            scroll_depth: self.scroll_depth,
+            page_view: self.page_view,
+            props: self.props.iter().map(|(name, value)| (text(name), text(value))).collect(),
+            payload_hash: self.payload_hash,
+        }
+    }
+}
+
+fn site_key<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Cow<'a, str>, D::Error> {
+    let Text(key) = Text::deserialize(deserializer)?;
+    if SiteId::is_key(&key) { Ok(key) } else { Err(D::Error::custom(InvalidId::Site)) }
+}
+
+/// Cow alone would copy what lies inside another type.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+type Props<'a> = Vec<(Cow<'a, str>, Cow<'a, str>)>;
+
+fn props<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Props<'a>, D::Error> {
+    struct Pairs;
+
+    impl<'de> Visitor<'de> for Pairs {
+        type Value = Props<'de>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("an object of texts")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Props<'de>, A::Error> {
+            let mut pairs = Props::new();
+            while let Some((Text(name), Text(value))) = map.next_entry()? {
+                // As they are written; another writer's order is mended, and of a name told twice the last value holds.
+                match pairs.binary_search_by(|(other, _)| other.cmp(&name)) {
+                    Ok(at) => pairs[at].1 = value,
+                    Err(at) => pairs.insert(at, (name, value)),
+                }
+            }
+            Ok(pairs)
+        }
+    }
+    deserializer.deserialize_map(Pairs)
+}
+
 /// Which side refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -126,7 +273,7 @@ pub fn partition_for(site: &SiteId, visitor: VisitorId, partitions: u32) -> i32 
 }
 
 /// Parses the lines of a record's value. Each line stands for itself: `Err` names the index.
-pub fn parse_lines(value: &[u8]) -> impl Iterator<Item = (u16, Result<EventRecord, BadLine>)> + '_ {
+pub fn parse_lines(value: &[u8]) -> impl Iterator<Item = (u16, Result<EventRef<'_>, BadLine>)> + '_ {
     value.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).enumerate().map(|(index, line)| {
         match u16::try_from(index) {
             Ok(index) => (index, parse_line(line)),
@@ -135,7 +282,7 @@ pub fn parse_lines(value: &[u8]) -> impl Iterator<Item = (u16, Result<EventRecor
     })
 }
 
-fn parse_line(line: &[u8]) -> Result<EventRecord, BadLine> {
+fn parse_line(line: &[u8]) -> Result<EventRef<'_>, BadLine> {
     // Checked once, the line costs less than its fields checked one by one.
     let parsed = match std::str::from_utf8(line) {
         Ok(text) => serde_json::from_str(text),
@@ -183,6 +330,38 @@ mod tests {
     fn the_longest_site_key_fits() {
         let site = SiteId::try_from("x".repeat(64).as_str()).unwrap();
         assert!((0..3).contains(&partition_for(&site, VisitorId(u64::MAX), 3)));
+    }
+
+    #[test]
+    fn a_line_read_in_place_is_the_record() {
+        let golden = include_str!("../golden/event_record.json");
+        let record: EventRecord = serde_json::from_str(golden).unwrap();
+        let small = EventRecord { path: "/a\n\"b\u{1f431}".into(), props: BTreeMap::new(), ..record.clone() };
+        for record in [record, small] {
+            let line = serde_json::to_vec(&record).unwrap();
+            let read: Vec<_> = parse_lines(&line).collect();
+            assert_eq!(read, [(0, Ok(record.borrowed()))]);
+            let (_, Ok(event)) = &read[0] else { panic!("read above") };
+            assert!(matches!(event.host, Cow::Borrowed(_)), "a plain text is not copied");
+        }
+    }
+
+    #[test]
+    fn props_are_in_order_and_the_last_of_a_name_holds() {
+        let golden = include_str!("../golden/event_record.json");
+        let mut record: serde_json::Value = serde_json::from_str(golden).unwrap();
+        record["props"] = serde_json::json!({});
+        let line = record.to_string().replace("\"props\":{}", r#""props":{"b":"1","a":"2","b":"3"}"#);
+        let read: Vec<_> = parse_lines(line.as_bytes()).map(|(_, event)| event.unwrap().props).collect();
+        assert_eq!(read, [[("a".into(), "2".into()), ("b".into(), "3".into())]]);
+    }
+
+    #[test]
+    fn a_site_that_is_no_key_is_refused() {
+        let golden = include_str!("../golden/event_record.json");
+        let line = golden.replace("\n", "").replace("\"demo\"", "\"De mo\"");
+        let (_, read) = parse_lines(line.as_bytes()).next().unwrap();
+        assert!(read.unwrap_err().0.contains("site key"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::EventRecord;
+use crate::record::EventRef;
 
 macro_rules! dimensions {
     ($($(#[doc = $doc:expr])* $variant:ident = $text:literal,)*) => {
@@ -50,7 +50,7 @@ impl Dimension {
     /// [`Dimension::Total`] and [`Dimension::Page`] count every event, so that their sums equal the rows;
     /// [`Dimension::Event`] counts custom events; [`Dimension::Entry`] and [`Dimension::Exit`] count sessions and no
     /// event; the others count page views.
-    pub fn value_of<'a>(self, event: &'a EventRecord) -> Option<&'a str> {
+    pub fn value_of<'a>(self, event: &'a EventRef<'_>) -> Option<&'a str> {
         use crate::EventKind::{Custom, PageView};
         let of_view = |value: &'a str| (event.kind == PageView && !value.is_empty()).then_some(value);
         match self {

@@ -4,7 +4,7 @@ use clickhouse::Row;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{Dimension, EventRecord, SessionId, SiteId, alert::Alert, record::DeadLetter, rollup::Measures};
+use crate::{Dimension, SiteId, alert::Alert, record::DeadLetter, rollup::Measures};
 
 /// Where an event lies on Kafka.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -63,60 +63,6 @@ pub struct EventRow {
     pub _partition: i32,
     pub _offset: i64,
     pub _index: u16,
-}
-
-impl EventRow {
-    pub fn new(
-        event: EventRecord,
-        session: SessionId,
-        session_start: bool,
-        late: bool,
-        topic: &str,
-        at: Coordinates,
-    ) -> Self {
-        Self {
-            site: event.site.as_str().to_owned(),
-            event_time: event.event_time,
-            received_at: event.received_at,
-            event_id: event.event_id.to_uuid(),
-            visitor: event.visitor.0,
-            session: session.0,
-            session_start: session_start.into(),
-            kind: event.kind.as_str().to_owned(),
-            name: event.name,
-            host: event.host,
-            path: event.path,
-            title: event.title,
-            referrer: event.referrer,
-            referrer_host: event.referrer_host,
-            channel: event.channel,
-            utm_source: event.utm_source,
-            utm_medium: event.utm_medium,
-            utm_campaign: event.utm_campaign,
-            utm_term: event.utm_term,
-            utm_content: event.utm_content,
-            country: event.country,
-            region: event.region,
-            city: event.city,
-            language: event.language,
-            time_zone: event.time_zone,
-            browser: event.browser,
-            system: event.system,
-            device: event.device,
-            screen_width: event.screen_width,
-            engaged_ms: event.engaged_ms,
-            scroll_depth: event.scroll_depth,
-            page_view: event.page_view,
-            props: event.props.into_iter().collect(),
-            clock: event.clock.as_str().to_owned(),
-            late: late.into(),
-            payload_hash: event.payload_hash,
-            _topic: topic.to_owned(),
-            _partition: at.partition,
-            _offset: at.offset,
-            _index: at.index,
-        }
-    }
 }
 
 /// A row of `rolling_counts`: absolute values of one cell and partition; the highest `version` holds.

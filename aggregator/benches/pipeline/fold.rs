@@ -3,7 +3,7 @@
 
 use std::{sync::mpsc::sync_channel, thread};
 
-use footfall_aggregator::bench::{Folding, encode};
+use footfall_aggregator::bench::Folding;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::{
@@ -54,7 +54,7 @@ pub fn run(args: &Args) -> String {
         let (mut open, mut bytes) = (0, 0);
         let mut close = |folding: &mut Folding, stages: &mut Stages| {
             let rows = stages.spend("close: counts, sweep, boundary", || folding.close());
-            bytes += stages.spend("encode", || encode(&rows)).len();
+            bytes += stages.spend("encode", || rows.encode()).len();
         };
         for record in records {
             let parsed = stages.spend("parse", || folding.parse(&record.value, record.at));

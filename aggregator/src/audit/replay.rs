@@ -1,7 +1,7 @@
 //! Reads a partition's log again and says what the tables must hold. The same code as the owner's, without an owner.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, HashSet},
     fmt,
 };
 
@@ -95,21 +95,13 @@ impl Replay {
     /// # Errors
     /// A look-up failed; the replay cannot go on.
     pub async fn fold(&mut self, tables: &Tables, lines: Vec<RawLine>) -> Result<(), StoreError> {
-        let mut records: VecDeque<Record> = lines
-            .into_iter()
-            .map(|line| Record::parse(self.number, line.offset, line.timestamp, &line.value))
-            .collect();
-        while let Some(record) = records.front() {
-            let is_new = |(site, id): (&SiteId, EventId)| {
-                let key = (site.clone(), id);
-                (!self.asked.contains(&key)).then_some(key)
-            };
-            if self.partition.unknown(record).any(|event| is_new(event).is_some()) {
-                let wanted: HashSet<Key> = records
-                    .iter()
-                    .flat_map(|record| self.partition.unknown(record))
-                    .filter_map(is_new)
-                    .collect();
+        for (number, line) in lines.iter().enumerate() {
+            let record = self.parse(line);
+            let mut wanted = self.wanted(&record);
+            if !wanted.is_empty() {
+                for line in &lines[number + 1..] {
+                    wanted.extend(self.wanted(&self.parse(line)));
+                }
                 let wanted: Vec<Key> = wanted.into_iter().collect();
                 let places = tables.places(self.number, &wanted, self.partition.open_start()).await?;
                 let first = first_places(places, &self.foreign, &self.missing, wanted.iter().cloned());
@@ -118,11 +110,22 @@ impl Replay {
                 self.stored.extend(first.into_iter().map(stored));
                 self.asked.extend(wanted);
             }
-            if let Some(record) = records.pop_front() {
-                self.partition.fold(record, &self.stored, true);
-            }
+            self.partition.fold(record, &self.stored, true);
         }
         Ok(())
+    }
+
+    fn parse<'a>(&self, line: &'a RawLine) -> Record<'a> {
+        Record::parse(self.number, line.offset, line.timestamp, &line.value)
+    }
+
+    /// The record's events to be asked for.
+    fn wanted(&self, record: &Record<'_>) -> HashSet<Key> {
+        let unknown = self.partition.unknown(record).filter_map(|(site, id)| {
+            let key = (SiteId::try_from(site).ok()?, id);
+            (!self.asked.contains(&key)).then_some(key)
+        });
+        unknown.collect()
     }
 
     /// `true` when what was folded since the last [`Self::take`] is as much as one block.
@@ -141,7 +144,7 @@ impl Replay {
         let block = self.partition.close();
         let dead = block.letters.into_iter().map(letter_row).collect();
         let from = std::mem::replace(&mut self.from, block.end);
-        Expected { from, to: block.end, rows: block.rows, dead }
+        Expected { from, to: block.end, rows: block.rows.iter().collect(), dead }
     }
 
     /// Remembers what the tables hold wrongly of a range taken.

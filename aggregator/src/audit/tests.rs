@@ -1,9 +1,10 @@
 //! Tables of comparisons.
 
-use footfall_schemas::{EventRecord, SessionId, rows::Coordinates, topics};
+use footfall_schemas::{EventRecord, SessionId, rows::Coordinates};
 use rstest::rstest;
 
 use super::*;
+use crate::sim::reference;
 
 const SPAN: Span = Span { from: 10, to: 20 };
 
@@ -73,10 +74,7 @@ fn expected(offset: i64, sequence: u32) -> EventRow {
     let record: EventRecord =
         serde_json::from_str(include_str!("../../../schemas/golden/event_record.json")).unwrap();
     let at = Coordinates { partition: 0, offset, index: 0 };
-    EventRow {
-        event_id: event(sequence),
-        ..EventRow::new(record, SessionId(1), true, false, topics::EVENTS, at)
-    }
+    EventRow { event_id: event(sequence), ..reference::row(record, SessionId(1), true, false, at) }
 }
 
 fn stored(offset: i64, sequence: u32) -> StoredRow {

@@ -16,7 +16,8 @@ mod visit;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use footfall_schemas::{
-    EventRecord, SessionId, SiteId,
+    SessionId, SiteId,
+    record::EventRef,
     rows::SessionRow,
     site::{SESSION_GAP_MINUTES, Site},
     time::MINUTE_MS,
@@ -94,7 +95,7 @@ impl Sessions {
     }
 
     /// Counts an event of a record that ends at offset `version`. Its session, and whether it starts it.
-    pub(crate) fn count(&mut self, event: &EventRecord, log_time: i64, version: u64) -> (SessionId, bool) {
+    pub(crate) fn count(&mut self, event: &EventRef<'_>, log_time: i64, version: u64) -> (SessionId, bool) {
         let (index, starts) = match self.goes_on(event, log_time) {
             Some(index) => (index, false),
             None => self.find(event, log_time, version),
@@ -115,7 +116,7 @@ impl Sessions {
 
     /// The visitor's newest session, when the event goes on with it: the usual case. Nothing older lies near an event after
     /// that session's start, unless the gap has grown since; then what was kept apart stays so.
-    fn goes_on(&self, event: &EventRecord, log_time: i64) -> Option<u32> {
+    fn goes_on(&self, event: &EventRef<'_>, log_time: i64) -> Option<u32> {
         let index = *self.newest.get(&event.visitor.0)?;
         let visit = self.visit(index);
         let is_it = event.event_time >= visit.start
@@ -125,7 +126,7 @@ impl Sessions {
     }
 
     /// The session of any other event, joined with whatever the event connects it to, or a new one.
-    fn find(&mut self, event: &EventRecord, log_time: i64, version: u64) -> (u32, bool) {
+    fn find(&mut self, event: &EventRef<'_>, log_time: i64, version: u64) -> (u32, bool) {
         let visitor = event.visitor.0;
         let mut others = self.remembered(visitor, log_time);
         let near: Vec<u32> = others

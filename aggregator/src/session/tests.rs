@@ -1,5 +1,5 @@
 use footfall_schemas::{
-    Dimension, EventId, EventKind, Sequence, StreamId, VisitorId,
+    Dimension, EventId, EventKind, EventRecord, Sequence, StreamId, VisitorId,
     live::{LiveState, MinuteCounts},
     time::minute_of,
 };
@@ -135,7 +135,7 @@ fn the_sessions_are_those_of_the_events_whatever_their_order(#[case] of: &[&str]
     loop {
         let (mut sessions, mut table) = (Sessions::new(DEFAULT_GAP_MS), Table::default());
         for (version, index) in (1..).zip(&order) {
-            sessions.count(&events[*index], NOW, version);
+            sessions.count(&events[*index].borrowed(), NOW, version);
         }
         table.take(&mut sessions, None);
         assert_eq!(table.told(), expected, "in the order {order:?}");
@@ -157,11 +157,11 @@ fn the_sessions_are_those_of_the_events_whatever_their_order(#[case] of: &[&str]
 fn of_two_that_are_joined_the_one_that_began_first_keeps_its_id_and_both_are_written_at_once() {
     let (mut sessions, mut table) = (Sessions::new(DEFAULT_GAP_MS), Table::default());
     let [late, early, bridge] = &events(&["view 40 /b", "view 0 /a", "view 20 /c"])[..] else { panic!() };
-    let (other, starts) = sessions.count(late, NOW, 1);
-    let (first, also_starts) = sessions.count(early, NOW, 2);
+    let (other, starts) = sessions.count(&late.borrowed(), NOW, 1);
+    let (first, also_starts) = sessions.count(&early.borrowed(), NOW, 2);
     assert!(starts && also_starts && first != other);
     table.take(&mut sessions, None);
-    assert_eq!(sessions.count(bridge, NOW, 3), (first, false));
+    assert_eq!(sessions.count(&bridge.borrowed(), NOW, 3), (first, false));
     assert_eq!(table.take(&mut sessions, Some(NOW)), 2);
     assert_eq!(table.told(), ["0-40 /a-/b 3v 3e 0c 0ms by /a"]);
     let joined = &table.0[&other.0];
@@ -175,8 +175,8 @@ fn of_two_that_are_joined_the_one_that_began_first_keeps_its_id_and_both_are_wri
 fn a_session_is_remembered_for_the_gap_and_five_minutes(#[case] minutes: i64, #[case] expected: usize) {
     let (mut sessions, mut table) = (Sessions::new(DEFAULT_GAP_MS), Table::default());
     let [first, late] = &events(&["view 0 /a", "view 1 /b"])[..] else { panic!() };
-    sessions.count(first, NOW, 1);
-    sessions.count(late, NOW + minutes * MINUTE_MS, 2);
+    sessions.count(&first.borrowed(), NOW, 1);
+    sessions.count(&late.borrowed(), NOW + minutes * MINUTE_MS, 2);
     table.take(&mut sessions, None);
     assert_eq!(table.rows().count(), expected);
 }
@@ -187,11 +187,11 @@ fn what_was_kept_offline_becomes_a_session_of_its_own() {
     let [now, old, more, next] = &events(&["view 200 /", "view 0 /", "view 1 /", "view 201 /"])[..] else {
         panic!()
     };
-    let (current, _) = sessions.count(now, NOW, 1);
-    let (kept, starts) = sessions.count(old, NOW, 2);
+    let (current, _) = sessions.count(&now.borrowed(), NOW, 1);
+    let (kept, starts) = sessions.count(&old.borrowed(), NOW, 2);
     assert!(starts && kept != current);
-    assert_eq!(sessions.count(more, NOW, 3), (kept, false));
-    assert_eq!(sessions.count(next, NOW, 4), (current, false));
+    assert_eq!(sessions.count(&more.borrowed(), NOW, 3), (kept, false));
+    assert_eq!(sessions.count(&next.borrowed(), NOW, 4), (current, false));
 }
 
 #[test]
@@ -202,7 +202,11 @@ fn a_session_is_written_every_five_minutes_and_when_it_has_ended() {
     for minute in 0..60 {
         let now = NOW + minute * MINUTE_MS;
         if minute < 13 {
-            sessions.count(&event(minute as u32 + 1, EventKind::PageView, now, "/"), now, minute as u64 + 1);
+            sessions.count(
+                &event(minute as u32 + 1, EventKind::PageView, now, "/").borrowed(),
+                now,
+                minute as u64 + 1,
+            );
         }
         if table.take(&mut sessions, Some(now)) > 0 {
             written.push(minute);
@@ -216,7 +220,7 @@ fn a_session_is_written_every_five_minutes_and_when_it_has_ended() {
 fn a_short_gap_is_waited_for_and_not_five_minutes() {
     let (mut sessions, mut table) = (Sessions::new(MINUTE_MS), Table::default());
     table.take(&mut sessions, Some(NOW));
-    sessions.count(&event(1, EventKind::PageView, NOW, "/"), NOW, 1);
+    sessions.count(&event(1, EventKind::PageView, NOW, "/").borrowed(), NOW, 1);
     assert_eq!(table.take(&mut sessions, Some(NOW + MINUTE_MS - 1)), 0);
     assert_eq!(table.take(&mut sessions, Some(NOW + MINUTE_MS)), 1);
 }
@@ -226,7 +230,7 @@ fn many_rows_are_taken_in_parts() {
     let mut sessions = Sessions::new(DEFAULT_GAP_MS);
     for visitor in 0..10 {
         let event = EventRecord { visitor: VisitorId(visitor), ..event(1, EventKind::PageView, NOW, "/") };
-        sessions.count(&event, NOW, visitor + 1);
+        sessions.count(&event.borrowed(), NOW, visitor + 1);
     }
     let mut take = || {
         let mut rows = Vec::new();
@@ -241,7 +245,11 @@ fn one_visitor_cannot_fill_the_memory_and_no_session_of_it_is_lost() {
     let (mut sessions, mut table) = (Sessions::new(MINUTE_MS), Table::default());
     for number in 1..=1_000 {
         let at = NOW - i64::from(number) * 2 * MINUTE_MS;
-        sessions.count(&event(number, EventKind::PageView, at, &format!("/{number}")), NOW, number.into());
+        sessions.count(
+            &event(number, EventKind::PageView, at, &format!("/{number}")).borrowed(),
+            NOW,
+            number.into(),
+        );
     }
     assert_eq!(sessions.visits.len(), MAX_VISITS);
     assert_eq!(table.take(&mut sessions, None), 1_000);
@@ -256,7 +264,7 @@ fn of_too_many_sessions_the_one_touched_longest_ago_is_forgotten() {
     let mut sessions = Sessions::new(MINUTE_MS);
     let mut count = |sequence: u32, place: i64| {
         let event = event(sequence, EventKind::PageView, NOW - 2 * place * MINUTE_MS, "/");
-        sessions.count(&event, NOW + i64::from(sequence), sequence.into()).1
+        sessions.count(&event.borrowed(), NOW + i64::from(sequence), sequence.into()).1
     };
     for (sequence, place) in (1..).zip([3, 0, 1, 2, 4, 5, 6, 7]) {
         assert!(count(sequence, place));
@@ -272,11 +280,11 @@ fn another_gap_holds_for_the_events_to_come() {
     let (mut sessions, mut table) = (Sessions::new(DEFAULT_GAP_MS), Table::default());
     let events = events(&["view 0 /a", "view 31 /b", "view 75 /c", "view 150 /d"]);
     for (version, event) in (1..).zip(&events[..2]) {
-        sessions.count(event, NOW, version);
+        sessions.count(&event.borrowed(), NOW, version);
     }
     sessions.set_gap(60 * MINUTE_MS);
     for (version, event) in (3..).zip(&events[2..]) {
-        sessions.count(event, NOW, version);
+        sessions.count(&event.borrowed(), NOW, version);
     }
     table.take(&mut sessions, None);
     assert_eq!(
@@ -294,7 +302,7 @@ fn a_long_list_of_pages_keeps_its_head_and_says_that_it_is_cut() {
     let mut sessions = Sessions::new(DEFAULT_GAP_MS);
     for (visitor, path) in (1..).zip(["/a", "/b", "/b", "/c", "/c", "/c"]) {
         let event = EventRecord { visitor: VisitorId(visitor), ..event(1, EventKind::PageView, NOW, path) };
-        sessions.count(&event, NOW, visitor);
+        sessions.count(&event.borrowed(), NOW, visitor);
     }
     let mut windows = Windows::default();
     sessions.tell(NOW, 2, &mut windows);
@@ -406,7 +414,7 @@ proptest! {
         for (sequence, (minute, kind, path, passed, meanwhile)) in (1..).zip(played) {
             log_time += passed;
             let event = event(sequence, kind, NOW - minute * MINUTE_MS, &format!("/{path}"));
-            sessions.count(&event, log_time, sequence.into());
+            sessions.count(&event.borrowed(), log_time, sequence.into());
             events.push(event);
             meanwhile.happens(&mut sessions, &mut table, log_time);
         }
@@ -442,8 +450,8 @@ proptest! {
                 ..event(sequence, kind, log_time - age, &format!("/{path}"))
             };
             prop_assert_eq!(
-                disturbed.count(&event, log_time, sequence.into()),
-                left_alone.count(&event, log_time, sequence.into())
+                disturbed.count(&event.borrowed(), log_time, sequence.into()),
+                left_alone.count(&event.borrowed(), log_time, sequence.into())
             );
             meanwhile.happens(&mut disturbed, &mut table, log_time);
         }

@@ -1,6 +1,6 @@
 //! One session as it is remembered.
 
-use footfall_schemas::{EventKind, EventRecord, SessionId, SiteId, rows::SessionRow, time::minute_of};
+use footfall_schemas::{EventKind, SessionId, SiteId, record::EventRef, rows::SessionRow, time::minute_of};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -50,13 +50,13 @@ struct Mark {
 }
 
 impl Mark {
-    fn of(event: &EventRecord) -> Self {
+    fn of(event: &EventRef<'_>) -> Self {
         Self { at: event.event_time, id: *event.event_id.to_uuid().as_bytes() }
     }
 }
 
 /// What a session has of its entry event: path, then the columns from `referrer_host` to `device`.
-fn of_entry(event: &EventRecord) -> [&str; 8] {
+fn of_entry<'a>(event: &'a EventRef<'_>) -> [&'a str; 8] {
     [
         &event.path,
         &event.referrer_host,
@@ -71,7 +71,7 @@ fn of_entry(event: &EventRecord) -> [&str; 8] {
 
 impl Visit {
     /// A session made for `event`, which is still to be added.
-    pub(super) fn new(event: &EventRecord, texts: &mut Texts) -> Self {
+    pub(super) fn new(event: &EventRef<'_>, texts: &mut Texts) -> Self {
         let at = event.event_time;
         Self {
             session: SessionId::starting_with(&event.site, event.visitor, event.event_id).0,
@@ -99,7 +99,7 @@ impl Visit {
         at < self.end + gap_ms && at > self.start - gap_ms
     }
 
-    pub(super) fn add(&mut self, event: &EventRecord, texts: &mut Texts) {
+    pub(super) fn add(&mut self, event: &EventRef<'_>, texts: &mut Texts) {
         let mark = Mark::of(event);
         let is_view = event.kind == EventKind::PageView;
         // Entry and exit are page views as soon as there is one.

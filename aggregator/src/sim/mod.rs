@@ -4,7 +4,7 @@
 
 mod audit;
 mod generator;
-mod reference;
+pub(crate) mod reference;
 mod sessions;
 mod world;
 

@@ -3,9 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use footfall_schemas::{
-    Dimension, SiteId, VisitorId,
+    Dimension, EventRecord, SessionId, SiteId, VisitorId,
     live::Totals,
-    record::parse_lines,
     rollup::Measures,
     rows::{Coordinates, EventRow, SessionRow},
     time::{Clock, MINUTE_MS, minute_of},
@@ -41,7 +40,7 @@ pub(super) fn rows(records: &[RawRecord], lateness_ms: i64, gap_ms: i64) -> Expe
         if record.value.is_empty() {
             expected.poison.insert((record.offset, 0));
         }
-        for (index, line) in parse_lines(&record.value) {
+        for (index, line) in lines(&record.value) {
             let Ok(mut event) = line else {
                 expected.poison.insert((record.offset, index));
                 continue;
@@ -60,7 +59,7 @@ pub(super) fn rows(records: &[RawRecord], lateness_ms: i64, gap_ms: i64) -> Expe
             let visitor = visitors.entry((event.site.clone(), event.visitor)).or_default();
             let (session, start) = visitor.count(&event, record.offset, expected.log_time, gap_ms);
             let at = Coordinates { partition: PARTITION, offset: record.offset, index };
-            let row = EventRow::new(event, session, start, late, topics::EVENTS, at);
+            let row = row(event, session, start, late, at);
             expected.rows.insert((record.offset, index), row);
         }
     }
@@ -122,4 +121,61 @@ pub(super) fn shown_events(rows: &[EventRow], site: &SiteId, clock: i64) -> u64 
     let first = first_minute_shown(clock);
     let shown = |row: &&EventRow| (first..=clock).contains(&minute_of(row.event_time));
     rows.iter().filter(|row| row.site == site.as_str()).filter(shown).count() as u64
+}
+
+/// The row of an event, in plain code.
+pub(crate) fn row(
+    event: EventRecord,
+    session: SessionId,
+    session_start: bool,
+    late: bool,
+    at: Coordinates,
+) -> EventRow {
+    EventRow {
+        site: event.site.as_str().to_owned(),
+        event_time: event.event_time,
+        received_at: event.received_at,
+        event_id: event.event_id.to_uuid(),
+        visitor: event.visitor.0,
+        session: session.0,
+        session_start: session_start.into(),
+        kind: event.kind.as_str().to_owned(),
+        name: event.name,
+        host: event.host,
+        path: event.path,
+        title: event.title,
+        referrer: event.referrer,
+        referrer_host: event.referrer_host,
+        channel: event.channel,
+        utm_source: event.utm_source,
+        utm_medium: event.utm_medium,
+        utm_campaign: event.utm_campaign,
+        utm_term: event.utm_term,
+        utm_content: event.utm_content,
+        country: event.country,
+        region: event.region,
+        city: event.city,
+        language: event.language,
+        time_zone: event.time_zone,
+        browser: event.browser,
+        system: event.system,
+        device: event.device,
+        screen_width: event.screen_width,
+        engaged_ms: event.engaged_ms,
+        scroll_depth: event.scroll_depth,
+        page_view: event.page_view,
+        props: event.props.into_iter().collect(),
+        clock: event.clock.as_str().to_owned(),
+        late: late.into(),
+        payload_hash: event.payload_hash,
+        _topic: topics::EVENTS.to_owned(),
+        _partition: at.partition,
+        _offset: at.offset,
+        _index: at.index,
+    }
+}
+
+fn lines(value: &[u8]) -> impl Iterator<Item = (u16, Result<EventRecord, serde_json::Error>)> {
+    let lines = value.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    (0..).zip(lines.map(serde_json::from_slice))
 }

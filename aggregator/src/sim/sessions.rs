@@ -41,7 +41,7 @@ impl Visitor {
         for about in self.sessions.values_mut() {
             about.is_remembered &= log_time <= about.touched + gap_ms + 5 * MINUTE_MS;
         }
-        let new = SessionId::starting_with(&event.site, event.visitor, event.event_id).0;
+        let new = SessionId::starting_with(event.site.as_str(), event.visitor, event.event_id).0;
         self.events.push((event.clone(), new));
         self.events.sort_by_key(|(event, _)| (event.event_time, event.event_id));
         let is_open = |session: u64| session == new || self.sessions[&session].is_remembered;

@@ -35,6 +35,7 @@ use crate::{
     error::{LogError, StoreError},
     partition::{Stored, StoredEvent},
     ports::{Committed, Input, Log, Outlet, RawRecord, Store},
+    rows::Rows,
     session::Gaps,
     snapshot::{Assembly, Chunk, Stored as StoredSnapshot},
 };

@@ -3,7 +3,9 @@
 use super::*;
 
 impl Store for World {
-    async fn insert_events(&self, partition: i32, token: &str, rows: &[EventRow]) -> Result<(), StoreError> {
+    async fn insert_events(&self, partition: i32, token: &str, rows: &Rows) -> Result<(), StoreError> {
+        let rows: Vec<EventRow> = rows.iter().collect();
+        let rows = &rows[..];
         assert_eq!(partition, PARTITION);
         let fault = self.call(6).await;
         let mut inner = self.lock();
