@@ -5,6 +5,8 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use serde::Serialize;
+
 use crate::partition::Size;
 
 /// Shared with the process that runs the role.
@@ -13,7 +15,7 @@ pub struct Status {
     partitions: Mutex<BTreeMap<i32, PartitionStatus>>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PartitionStatus {
     pub phase: Phase,
     /// Offset up to which everything is written.
@@ -29,7 +31,8 @@ pub struct PartitionStatus {
     pub last_error: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// Loads the state.
     Loading,
