@@ -269,11 +269,14 @@ impl Group {
     }
 
     fn assign(&self, consumer: &BaseConsumer<Self>, partitions: &TopicPartitionList) {
-        // At the end, paused: nothing comes before the owner has chosen where to start.
-        let mut at_end = partitions.clone();
-        let assigned = at_end
-            .set_all_offsets(Offset::End)
-            .and_then(|()| consumer.incremental_assign(&at_end))
+        // Paused before it is assigned, and again in case it was not known yet: nothing comes before the owner has
+        // chosen where to start. And at a number: librdkafka asks brokers where "the end" is, and an answer that comes
+        // after the seek makes it ask again and go there, past everything that the seek was for.
+        let mut somewhere = partitions.clone();
+        let assigned = somewhere
+            .set_all_offsets(Offset::Offset(0))
+            .and_then(|()| consumer.pause(partitions))
+            .and_then(|()| consumer.incremental_assign(&somewhere))
             .and_then(|()| consumer.pause(partitions));
         if let Err(error) = assigned {
             let reason = format!("assigned partitions cannot be taken: {error}");
