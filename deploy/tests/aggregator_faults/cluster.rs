@@ -326,8 +326,22 @@ impl Cluster {
         let output = output.await.unwrap();
         let report: Value = serde_json::from_slice(&output.stdout)
             .unwrap_or_else(|_| panic!("no report: {}", String::from_utf8_lossy(&output.stderr)));
-        assert!(output.status.success(), "{report}\n{}", self.logs());
+        if !output.status.success() {
+            panic!("{report}\nrows − counts: {:?}\n{}", self.miscounted().await, self.logs());
+        }
         report
+    }
+
+    /// Partition, minute, events by rows, events by rolling counts and their version, wherever they differ.
+    async fn miscounted(&self) -> Vec<(i32, u32, u64, u64, u64)> {
+        let sql = "SELECT p, m, sum(r), sum(c), max(v) FROM \
+                   (SELECT _partition AS p, toUnixTimestamp(toStartOfMinute(event_time)) AS m, count() AS r, \
+                           toUInt64(0) AS c, toUInt64(0) AS v FROM events GROUP BY p, m \
+                    UNION ALL \
+                    SELECT _partition, toUnixTimestamp(minute), toUInt64(0), events, version \
+                    FROM rolling_counts FINAL WHERE dimension = 'total') \
+                   GROUP BY p, m HAVING sum(r) != sum(c)";
+        self.rows(sql).await
     }
 
     /// Ends the load, and shows that every acked event is counted once, wherever it is counted.

@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use tokio::time::timeout;
 
 use crate::{
-    cluster::{Cluster, Load, PARTITIONS, WITHIN, eventually},
+    cluster::{Cluster, PARTITIONS, WITHIN, eventually},
     proxy::{Fault, Held, Stage},
 };
 
@@ -83,11 +83,11 @@ impl Nemesis {
             let fresh = if overlaps { Duration::ZERO } else { nemesis.cluster.until_fresh().await };
             println!("seed {seed}: {trouble:?}, fresh events after {} ms", fresh.as_millis());
         }
-        nemesis.all_happened(&troubles, &load);
+        nemesis.all_happened(&troubles);
         nemesis.cluster.prove(load).await;
     }
 
-    fn all_happened(&self, troubles: &[Trouble], _load: &Load) {
+    fn all_happened(&self, troubles: &[Trouble]) {
         for trouble in troubles {
             assert!(self.had.get(trouble).is_some_and(|times| *times > 0), "{trouble:?} never happened");
         }
@@ -127,7 +127,7 @@ impl Nemesis {
             "SELECT count() FROM events WHERE _partition = {} AND _offset >= {} AND _offset < {}",
             late.partition, late.range.0, late.range.1
         );
-        let doubled = rows.replace("count()", "count() - uniqExact(_offset, _index)");
+        let doubled = rows.replace("count()", "toUInt64(count() - uniqExact(_offset, _index))");
         let stored = eventually("the other has written the block", async || {
             let partition = others.partitions().await.remove(&late.partition)?;
             (partition.stored >= late.range.1).then_some(())?;
