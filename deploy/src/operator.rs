@@ -91,3 +91,22 @@ fn text(status: StatusCode, kind: &'static str, body: String) -> Response<Full<B
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case(Method::GET, "/healthz", 200)]
+    #[case(Method::GET, "/metrics", 200)]
+    #[case(Method::GET, "/status", 200)]
+    #[case(Method::GET, "/", 404)]
+    #[case(Method::POST, "/status", 405)]
+    fn it_answers_what_it_knows(#[case] method: Method, #[case] path: &str, #[case] expected: u16) {
+        let metrics: MetricsText = Arc::new(String::new);
+        let answer = answer(&method, path, &Status::default(), &metrics);
+        assert_eq!(answer.status().as_u16(), expected);
+    }
+}

@@ -21,8 +21,8 @@ mod proxy;
 #[path = "aggregator_faults/scaling.rs"]
 mod scaling;
 
-/// Not zero and not the same every time somebody changes them: any will do.
-const SEEDS: std::ops::Range<u64> = 1..2;
+/// As many as a test run has time for.
+const SEEDS: std::ops::Range<u64> = 1..3;
 
 fn seeds() -> std::ops::Range<u64> {
     let Some(text) = std::env::var("FOOTFALL_SEEDS").ok().filter(|text| !text.is_empty()) else {

@@ -16,7 +16,7 @@ use rdkafka::{
 };
 
 use crate::{
-    cluster::{Process, eventually},
+    cluster::{Process, eventually, free},
     common,
 };
 
@@ -39,7 +39,7 @@ impl Brokers {
             let dir = env::var("FOOTFALL_TEST_KAFKA_DIR").expect("where run.sh keeps the nodes").into();
             return Self::Apache { addresses, dir };
         }
-        let (process, address) = embedded(dir, "127.0.0.1:0").await;
+        let (process, address) = embedded(dir, &free().to_string()).await;
         Self::Embedded { process, address, dir: dir.to_owned() }
     }
 

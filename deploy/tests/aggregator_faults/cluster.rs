@@ -403,9 +403,14 @@ fn ingest(dir: &Path, kafka: &KafkaSettings) -> (SocketAddr, Process) {
     (address, Process::start(dir, "ingest", &["ingest", "--config", config.to_str().unwrap()]))
 }
 
-/// Free now; nobody on this machine asks for it in between.
+/// Free, and it stays so while whoever has it is restarted: below the ports that the kernel hands out by itself.
 pub(crate) fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    loop {
+        let address = SocketAddr::from(([127, 0, 0, 1], rand::random_range(15_000..32_000)));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
 }
 
 /// The body of a 200; a process that is stopped does not answer.

@@ -105,6 +105,10 @@ impl Nemesis {
         *self.had.entry(trouble).or_default() += times;
     }
 
+    fn stage(&mut self) -> Stage {
+        [Stage::Sent, Stage::Half, Stage::Answered][self.random.random_range(0..3)]
+    }
+
     /// The next block of a member, halted on its way.
     async fn halt(&mut self, member: usize, stage: Stage) -> Held {
         let held = self.cluster.proxy.hold(&self.cluster.members[member].name, stage);
@@ -116,7 +120,7 @@ impl Nemesis {
     async fn take_down(&mut self, how: Signal) -> u64 {
         self.cluster.until_shared().await;
         let victim = self.random.random_range(0..2);
-        let stage = if self.random.random() { Stage::Sent } else { Stage::Answered };
+        let stage = self.stage();
         let held = self.halt(victim, stage).await;
         let late = held.insert.clone();
         self.cluster.members[victim].process.signal(how);
@@ -135,11 +139,10 @@ impl Nemesis {
         })
         .await;
         assert!(stored > 0, "a block has rows");
-        assert_eq!(
-            held.release().await.map(|status| status.as_u16()),
-            Some(200),
-            "the engine takes it for known"
-        );
+        let taken = held.release().await.is_some_and(|status| status == 200);
+        // The engine takes for done what it knows by its token. Of a block that is half there it knows nothing while
+        // that is short; a long one is a running query, which the other member has stopped.
+        assert!(taken || stage == Stage::Half, "{stage:?}");
         assert_eq!(self.cluster.number(&rows).await, stored, "what came late is there already");
         assert_eq!(self.cluster.number(&doubled).await, 0);
         if how == Signal::KILL {
@@ -154,8 +157,7 @@ impl Nemesis {
 
     async fn kill_engine(&mut self) -> u64 {
         self.cluster.until_shared().await;
-        let stages = [Stage::Sent, Stage::Half, Stage::Answered];
-        let stage = stages[self.random.random_range(0..stages.len())];
+        let stage = self.stage();
         let member = self.random.random_range(0..2);
         let held = self.halt(member, stage).await;
         self.cluster.kill_engine();

@@ -24,6 +24,8 @@ use tokio::{
     task::{AbortHandle, JoinSet},
 };
 
+use crate::cluster::free;
+
 type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
 /// What becomes of every INSERT of a block while this is on.
@@ -100,9 +102,9 @@ struct State {
 
 impl Proxy {
     pub(crate) async fn start(engine: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = free();
+        let listener = TcpListener::bind(address).await.unwrap();
         let shared = Arc::new(Shared { engine, state: Mutex::default() });
-        let address = listener.local_addr().unwrap();
         let serving = Some(tokio::spawn(accept(listener, shared.clone())).abort_handle());
         Self { address, shared, serving }
     }
