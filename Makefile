@@ -85,6 +85,10 @@ bench-ingest: build ## What a node costs by connection and by event; writes inge
 bench-hold: build ## 100,000 connections held for ten minutes; writes ingest/benches/RESULTS.md
 	@$(setup)/bench-ingest.sh $(release) hold
 
+.PHONY: bench-aggregator
+bench-aggregator: build setup-engine ## What the aggregator costs, beside ClickHouse alone; writes aggregator/benches/RESULTS.md
+	@$(setup)/bench-aggregator.sh $(release)
+
 .PHONY: bench-tracker
 bench-tracker: $(stamps)/tracker ## Sizes of the tracker's files beside other trackers'; writes ingest/tracker/bench/SIZES.md
 	@$(setup)/bench-tracker.sh

@@ -1,11 +1,17 @@
-//! What the benches measure inside, without Kafka and ClickHouse. No part of the interface.
+//! What the benches, and the tests of other crates, reach inside. No part of the interface.
 
-use footfall_schemas::rows::EventRow;
+use footfall_schemas::{
+    connect::ClickHouseSettings,
+    rows::{EventRow, RollingRow},
+};
 
 use crate::{
     config::Config,
     native,
-    partition::{Partition, Record, Stored},
+    partition::{Partition, Stored},
+    ports::Store as _,
+    record::Record,
+    store::ClickHouse,
 };
 
 /// One partition, fed record by record.
@@ -53,4 +59,31 @@ impl Folding {
 /// The block that is sent to ClickHouse.
 pub fn encode(rows: &[EventRow]) -> Vec<u8> {
     native::encode(rows)
+}
+
+/// Name and type of each column that a block of events, and one of counts, has.
+pub fn columns() -> [(&'static str, Vec<(&'static str, &'static str)>); 2] {
+    [native::columns::<EventRow>(), native::columns::<RollingRow>()]
+}
+
+/// Writes as the role does.
+#[allow(missing_debug_implementations)] // holds a password
+pub struct Writer(ClickHouse);
+
+impl Writer {
+    pub fn new(settings: &ClickHouseSettings) -> Self {
+        Self(ClickHouse::new(settings, &Config::default(), "writer", 0))
+    }
+
+    /// # Errors
+    /// With the text of the status page.
+    pub async fn events(&self, token: &str, rows: &[EventRow]) -> Result<(), String> {
+        self.0.insert_events(0, token, rows).await.map_err(|error| error.to_string())
+    }
+
+    /// # Errors
+    /// With the text of the status page.
+    pub async fn counts(&self, rows: &[RollingRow]) -> Result<(), String> {
+        self.0.insert_counts(rows).await.map_err(|error| error.to_string())
+    }
 }

@@ -2,7 +2,11 @@
 
 use std::fmt;
 
-use footfall_schemas::{SiteId, record::DeadLetter, rows::Coordinates, rows::EventRow, rows::RollingRow};
+use footfall_schemas::{
+    SiteId,
+    record::DeadLetter,
+    rows::{Coordinates, EventRow, RollingRow, SessionRow},
+};
 use xxhash_rust::xxh3::Xxh3;
 
 /// What is committed as the offset's metadata before a block is inserted: `v1:<end>:<rows>:<hash>`.
@@ -50,17 +54,18 @@ pub(crate) struct Block {
     pub(crate) snapshot: Option<Vec<u8>>,
 }
 
-/// Rolling counts as of an offset.
+/// Rolling counts and sessions as of an offset.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Counts {
     pub(crate) rows: Vec<RollingRow>,
     /// Minutes (ms) that are not counted in memory: to be counted from the stored rows.
     pub(crate) recount: Vec<(SiteId, i64)>,
+    pub(crate) sessions: Vec<SessionRow>,
 }
 
 impl Counts {
     pub(crate) fn is_empty(&self) -> bool {
-        self.rows.is_empty() && self.recount.is_empty()
+        self.rows.is_empty() && self.recount.is_empty() && self.sessions.is_empty()
     }
 }
 

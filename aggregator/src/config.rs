@@ -4,7 +4,14 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::{dedupe, error::Error, minute::Bounds, partition::Limits, site::SiteBounds};
+use crate::{
+    alerts::{Alerts, Webhooks},
+    dedupe,
+    error::Error,
+    minute::Bounds,
+    partition::Limits,
+    site::SiteBounds,
+};
 
 /// What dedupe can tell the age of.
 const MAX_HORIZON_MS: i64 = 20 * 24 * 60 * 60 * 1_000;
@@ -41,6 +48,8 @@ pub struct Config {
     pub recount_ms: u64,
     /// How often the state is kept while it changes; bounds the replay after a restart.
     pub snapshot_ms: u64,
+    /// How often what was written is compared with the log; 0 is never.
+    pub audit_ms: u64,
     /// How long a stream is remembered after its last event. What is older is looked up in ClickHouse.
     pub stream_horizon_ms: i64,
     /// Most streams remembered by partition. What is forgotten is looked up in ClickHouse.
@@ -62,6 +71,8 @@ pub struct Config {
     pub drain_ms: u64,
     /// Time for a block on its way when its partition is taken away.
     pub revoke_ms: u64,
+    pub alerts: Alerts,
+    pub webhooks: Webhooks,
 }
 
 impl Default for Config {
@@ -79,6 +90,7 @@ impl Default for Config {
             partition_bytes: 256 << 20,
             recount_ms: 10_000,
             snapshot_ms: 30_000,
+            audit_ms: 60_000,
             stream_horizon_ms: 6 * 60 * 60 * 1_000,
             streams: 450_000,
             inbox_bytes: 8 << 20,
@@ -90,6 +102,8 @@ impl Default for Config {
             static_membership: false,
             drain_ms: 10_000,
             revoke_ms: 3_000,
+            alerts: Alerts::default(),
+            webhooks: Webhooks::default(),
         }
     }
 }
@@ -122,7 +136,7 @@ impl Config {
         if self.session_timeout_ms < 1_000 {
             return invalid("session_timeout_ms", "must be at least 1000");
         }
-        Ok(())
+        self.webhooks.check()
     }
 
     pub(crate) fn limits(&self) -> Limits {

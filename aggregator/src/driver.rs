@@ -1,49 +1,38 @@
-//! Owns one assigned partition: rebuilds its state, finishes what its last owner left, then reads, folds and writes.
+//! Owns one assigned partition: rebuilds its state from a snapshot and the log, and finds out what its last owner left
+//! half done. Then [`Work`] begins.
 
-use std::{
-    collections::{HashSet, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+use std::sync::Arc;
 
-use footfall_schemas::{EventId, SiteId, topics};
-use tokio::{
-    sync::mpsc::UnboundedReceiver,
-    time::{MissedTickBehavior, interval, timeout},
-};
-use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
-use tracing::{error, info, warn};
+use footfall_schemas::topics;
+use tokio::sync::{Semaphore, mpsc::UnboundedReceiver};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
 
 use crate::{
-    block::{Block, Boundary},
+    block::Boundary,
     error::Error,
     keep::{Gone, Keeper},
-    live::Teller,
-    partition::{Partition, Record, Stored},
+    partition::Partition,
     ports::{Input, Log, Outlet, Store},
-    snapshot::{Slot, Slots},
+    session::Gaps,
+    snapshot::Slots,
     status::Phase,
-    trace::Traced,
+    work::Work,
 };
-
-/// Pulse of a partition: how exactly block and live intervals are kept.
-const TICK: Duration = Duration::from_millis(25);
-/// Silence after the log's end was reached that makes a partition idle.
-const IDLE_MS: i64 = 1_000;
-/// Records taken from the inbox at once; look-ups are asked for together.
-const PENDING: usize = 64;
-/// Records folded without emitting between two sweeps.
-const SWEEP_RECORDS: usize = 1_000;
 
 pub(crate) type WallClock = Arc<dyn Fn() -> i64 + Send + Sync>;
 
 pub(crate) struct Driver<L, S, O> {
     pub(crate) keeper: Keeper<L, S, O>,
+    /// Of the sites as they are set up now.
+    pub(crate) gaps: Arc<Gaps>,
     pub(crate) inbox: UnboundedReceiver<Input>,
     /// ms since 1970.
     pub(crate) wall: WallClock,
     /// When the partition was assigned (ms since 1970).
     pub(crate) epoch: u64,
+    /// One round of the audit at a time, whoever's: it must not be felt.
+    pub(crate) audits: Arc<Semaphore>,
     /// Write what is open, then end.
     pub(crate) drain: CancellationToken,
     /// The partition was taken away: end soon.
@@ -51,7 +40,7 @@ pub(crate) struct Driver<L, S, O> {
 }
 
 /// Why a partition's work ended early.
-enum End {
+pub(crate) enum End {
     Gone,
     Fault(Error),
 }
@@ -119,7 +108,7 @@ impl<L: Log, S: Store, O: Outlet> Driver<L, S, O> {
         let saved = keeper.retry("snapshots", || ports.outlet.saved(number)).await?;
         let slots = Slots::found(&saved);
         let usable = saved.into_iter().filter(|saved| (low..=start).contains(&saved.offset));
-        let newest = usable.max_by_key(|saved| saved.offset);
+        let newest = usable.max_by_key(|saved| (saved.offset, saved.id));
         let decoded = newest.and_then(|saved| match Partition::decode(number, limits, &saved.state) {
             Ok(partition) => Some(partition),
             Err(error) => {
@@ -127,11 +116,16 @@ impl<L: Log, S: Store, O: Outlet> Driver<L, S, O> {
                 None
             }
         });
-        let partition = match decoded {
-            Some(partition) => partition,
-            None if low == 0 => Partition::from_the_beginning(number, limits),
-            None => Partition::from_the_unknown(number, limits, low, cut_end.max(stored_end)),
-        };
+        let is_kept = decoded.is_some();
+        let partition = decoded.unwrap_or_else(|| {
+            let mut partition = match low {
+                0 => Partition::from_the_beginning(number, limits),
+                _ => Partition::from_the_unknown(number, limits, low, cut_end.max(stored_end)),
+            };
+            // What earlier owners had adopted, if there were any, is not known.
+            partition.adopt(&self.gaps);
+            partition
+        });
         info!(
             partition = number,
             committed = start,
@@ -145,438 +139,22 @@ impl<L: Log, S: Store, O: Outlet> Driver<L, S, O> {
         keeper.status.end(number, high);
         keeper.status.phase(number, Phase::Replaying);
         keeper.retry("start reading", || ports.log.start(partition.next())).await?;
-        Ok((partition, Plan { emit_from: start, cut, doubt_until: cut_end.max(stored_end), slots }))
+        let doubt_until = cut_end.max(stored_end);
+        Ok((partition, Plan { emit_from: start, cut, doubt_until, slots, adopt: true, is_kept }))
     }
 }
 
 /// What an assignment begins with.
-struct Plan {
+pub(crate) struct Plan {
     /// Records before were written by earlier owners.
-    emit_from: i64,
+    pub(crate) emit_from: i64,
     /// The block that the last owner announced: it is cut again at the same offset.
-    cut: Option<Boundary>,
+    pub(crate) cut: Option<Boundary>,
     /// Rows of offsets before may be stored already.
-    doubt_until: i64,
-    slots: Slots,
-}
-
-/// A partition at work.
-struct Work<L, S, O> {
-    driver: Driver<L, S, O>,
-    partition: Partition,
-    plan: Plan,
-    teller: Teller,
-    pending: VecDeque<Record>,
-    traced: Traced,
-    /// Answers of the store, good until the open block is closed.
-    asked: HashSet<(SiteId, EventId)>,
-    stored: Stored,
-    /// The one block on its way.
-    writing: Option<AbortOnDropHandle<Result<(), Gone>>>,
-    /// What is written when `writing` is done.
-    writing_end: i64,
-    /// Offset committed without metadata; lag is told by it.
-    settled: Option<i64>,
-    /// Offset of the last boundary or plain commit.
-    committed: i64,
-    opened_at: i64,
-    /// Wall clock at which the log's end was reached, while nothing came after.
-    idle_since: Option<i64>,
-    clock: i64,
-    told_at: i64,
-    counted_at: i64,
-    recounted_at: i64,
-    snapshot_at: i64,
-    snapshot_offset: i64,
-    snapshots: u64,
-    folded_silently: usize,
-}
-
-impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
-    fn new(driver: Driver<L, S, O>, partition: Partition, plan: Plan) -> Self {
-        let now = (driver.wall)();
-        let full_every = driver.keeper.config.live_full_ms as i64;
-        Self {
-            teller: Teller::new(driver.keeper.partition, driver.epoch, full_every),
-            pending: VecDeque::new(),
-            traced: Traced::default(),
-            asked: HashSet::new(),
-            stored: Stored::new(),
-            writing: None,
-            writing_end: plan.emit_from,
-            settled: None,
-            committed: plan.emit_from,
-            opened_at: now,
-            idle_since: None,
-            clock: 0,
-            told_at: 0,
-            counted_at: 0,
-            recounted_at: 0,
-            snapshot_at: now,
-            snapshot_offset: partition.next(),
-            snapshots: 0,
-            folded_silently: 0,
-            driver,
-            partition,
-            plan,
-        }
-    }
-
-    async fn run(mut self) -> Result<(), End> {
-        let mut ticks = interval(TICK);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut inputs = Vec::with_capacity(PENDING);
-        self.reached();
-        loop {
-            tokio::select! {
-                biased;
-                () = self.driver.revoked.cancelled() => return self.let_go().await,
-                () = self.driver.drain.cancelled() => return self.finish().await,
-                written = written(&mut self.writing) => {
-                    written?;
-                    self.written();
-                }
-                _ = ticks.tick() => self.tick(),
-                count = self.driver.inbox.recv_many(&mut inputs, PENDING), if self.pending.is_empty() => {
-                    if count == 0 {
-                        return self.let_go().await;
-                    }
-                    self.take(&mut inputs);
-                }
-            }
-            self.advance().await?;
-        }
-    }
-
-    fn now(&self) -> i64 {
-        (self.driver.wall)()
-    }
-
-    fn take(&mut self, inputs: &mut Vec<Input>) {
-        for input in inputs.drain(..) {
-            match input {
-                Input::Record(record) => {
-                    self.idle_since = None;
-                    self.driver.keeper.ports.log.taken(record.value.len());
-                    let number = self.driver.keeper.partition;
-                    if let Some(parent) = record.trace.filter(|_| record.offset >= self.plan.emit_from) {
-                        self.traced.note(record.offset, parent);
-                    }
-                    self.pending.push_back(Record::parse(
-                        number,
-                        record.offset,
-                        record.timestamp,
-                        &record.value,
-                    ));
-                }
-                Input::End => {
-                    // Everything sent before is in `pending`; what the log lacks at its end is not waited for.
-                    self.idle_since = Some(self.now());
-                }
-            }
-        }
-    }
-
-    /// Folds what is pending, as far as there is room.
-    async fn advance(&mut self) -> Result<(), End> {
-        while let Some(record) = self.pending.front() {
-            let offset = record.offset;
-            if offset < self.partition.next() {
-                self.pending.pop_front();
-                continue;
-            }
-            let emit = offset >= self.plan.emit_from;
-            if emit {
-                self.partition.skip_to(self.plan.emit_from);
-                let at_cut = self.plan.cut.is_some_and(|cut| offset >= cut.end);
-                if at_cut || self.is_full() {
-                    if self.writing.is_some() {
-                        break;
-                    }
-                    self.close();
-                    continue;
-                }
-            }
-            self.look_up().await?;
-            let record = self.pending.pop_front().expect("looked at above");
-            if emit && self.partition.is_at_a_boundary() {
-                self.opened_at = self.now();
-            }
-            let tally = self.partition.fold(record, &self.stored, emit);
-            if emit {
-                self.count(tally);
-            } else {
-                self.folded_silently += 1;
-                if self.folded_silently >= SWEEP_RECORDS {
-                    self.folded_silently = 0;
-                    self.partition.sweep();
-                    self.forget_answers();
-                }
-            }
-            self.reached();
-        }
-        if self.pending.is_empty() && self.idle_since.is_some() {
-            self.driver.keeper.status.caught_up(self.driver.keeper.partition, true);
-            self.partition.skip_to(self.plan.emit_from);
-            self.reached();
-        }
-        if self.plan.cut.is_some() && self.writing.is_none() && self.is_emitting() {
-            let cut_end = self.plan.cut.map_or(0, |cut| cut.end);
-            let no_more = self.pending.is_empty() && self.idle_since.is_some();
-            if self.partition.next() >= cut_end || no_more {
-                self.close();
-            }
-        }
-        Ok(())
-    }
-
-    /// Notes that the committed offset was reached, once.
-    fn reached(&self) {
-        if self.is_emitting() {
-            self.driver.keeper.status.phase(self.driver.keeper.partition, Phase::Running);
-        }
-    }
-
-    fn is_emitting(&self) -> bool {
-        self.partition.next() >= self.plan.emit_from
-    }
-
-    fn is_full(&self) -> bool {
-        let config = &self.driver.keeper.config;
-        self.plan.cut.is_none()
-            && (self.partition.open_rows() >= config.block_rows
-                || self.partition.open_bytes() >= config.block_bytes)
-    }
-
-    /// Asks the store for the events of the pending records that are too old for memory.
-    async fn look_up(&mut self) -> Result<(), End> {
-        let Some(front) = self.pending.front() else { return Ok(()) };
-        let is_new = |asked: &HashSet<(SiteId, EventId)>, (site, id): (&SiteId, EventId)| {
-            let key = (site.clone(), id);
-            (!asked.contains(&key)).then_some(key)
-        };
-        if !self.partition.unknown(front).any(|event| is_new(&self.asked, event).is_some()) {
-            return Ok(());
-        }
-        let wanted: HashSet<(SiteId, EventId)> = self
-            .pending
-            .iter()
-            .flat_map(|record| self.partition.unknown(record))
-            .filter_map(|event| is_new(&self.asked, event))
-            .collect();
-        let wanted: Vec<_> = wanted.into_iter().collect();
-        // Rows of earlier offsets are stored, or their ids are in memory.
-        let before = self.plan.emit_from.max(self.partition.open_start());
-        let keeper = &self.driver.keeper;
-        let found = keeper
-            .retry("look-up of old events", || keeper.ports.store.look_up(keeper.partition, &wanted, before))
-            .await?;
-        keeper.metrics.looked_up.add(wanted.len() as u64, &keeper.metrics.of(keeper.partition));
-        self.asked.extend(wanted);
-        self.stored.extend(found);
-        Ok(())
-    }
-
-    fn forget_answers(&mut self) {
-        self.asked.clear();
-        self.stored.clear();
-    }
-
-    fn count(&self, tally: crate::partition::Tally) {
-        let (metrics, partition) = (&self.driver.keeper.metrics, self.driver.keeper.partition);
-        let counters = [
-            (&metrics.rows, tally.rows),
-            (&metrics.duplicates, tally.duplicates),
-            (&metrics.conflicts, tally.conflicts),
-            (&metrics.late, tally.late),
-            (&metrics.poison, tally.poison),
-        ];
-        for (counter, count) in counters.into_iter().filter(|(_, count)| *count > 0) {
-            counter.add(count, &metrics.of(partition));
-        }
-    }
-
-    /// Closes the open block and sends it on its way.
-    fn close(&mut self) {
-        let now = self.now();
-        if let Some(cut) = self.plan.cut {
-            self.partition.skip_to(cut.end);
-        }
-        let counts = if now - self.counted_at >= IDLE_MS {
-            self.counted_at = now;
-            let recount = now - self.recounted_at >= self.driver.keeper.config.recount_ms as i64;
-            if recount {
-                self.recounted_at = now;
-            }
-            self.partition.take_counts(Some(self.clock.max(self.partition.log_time())), recount)
-        } else {
-            Default::default()
-        };
-        self.partition.sweep();
-        self.driver.keeper.status.size(self.driver.keeper.partition, self.partition.size());
-        self.forget_answers();
-        let save = self.snapshot_due(now);
-        let state = save.is_some().then(|| self.partition.encode());
-        let mut block = self.partition.close();
-        block.snapshot = state;
-        if let Some(cut) = self.plan.cut.take() {
-            self.compare(cut, &block);
-        }
-        let in_doubt = block.start < self.plan.doubt_until;
-        self.committed = block.start;
-        self.settled = None;
-        self.writing_end = block.end;
-        let keeper = self.driver.keeper.clone();
-        let span = self.traced.block(keeper.partition, &block);
-        let writing = async move {
-            let kept = keeper.keep(block, counts, in_doubt, save).await;
-            drop(span);
-            kept
-        };
-        self.writing = Some(AbortOnDropHandle::new(tokio::spawn(writing)));
-    }
-
-    /// What was announced and what was rebuilt must be equal; if not, rows are still compared by coordinates.
-    fn compare(&self, announced: Boundary, block: &Block) {
-        let rebuilt = block.boundary();
-        if rebuilt != announced {
-            let keeper = &self.driver.keeper;
-            keeper.metrics.mismatches.add(1, &keeper.metrics.of(keeper.partition));
-            error!(
-                partition = keeper.partition,
-                start = block.start,
-                %announced,
-                %rebuilt,
-                "a block was rebuilt other than its last owner announced it"
-            );
-        }
-    }
-
-    fn snapshot_due(&mut self, now: i64) -> Option<(Slot, u64)> {
-        let due = now - self.snapshot_at >= self.driver.keeper.config.snapshot_ms as i64;
-        if !due || self.partition.next() == self.snapshot_offset {
-            return None;
-        }
-        Some(self.next_snapshot(now))
-    }
-
-    fn next_snapshot(&mut self, now: i64) -> (Slot, u64) {
-        let slot = self.plan.slots.next(self.committed);
-        self.plan.slots.set(slot, self.partition.next());
-        self.snapshot_at = now;
-        self.snapshot_offset = self.partition.next();
-        self.snapshots += 1;
-        // Unique over restarts: nobody is assigned a partition twice in a millisecond.
-        (slot, self.driver.epoch.wrapping_mul(1_000_000).wrapping_add(self.snapshots))
-    }
-
-    fn written(&mut self) {
-        self.driver.keeper.status.stored(self.driver.keeper.partition, self.writing_end);
-    }
-
-    fn tick(&mut self) {
-        let now = self.now();
-        let idle = self.idle_since.is_some_and(|since| now - since >= IDLE_MS) && self.pending.is_empty();
-        // An idle partition's clock follows the wall: its windows empty and its minutes end.
-        let clock = if idle { now } else { self.partition.log_time() };
-        self.clock = self.clock.max(clock);
-        if !self.is_emitting() {
-            return;
-        }
-        let config = self.driver.keeper.config.clone();
-        if self.writing.is_none() && self.plan.cut.is_none() {
-            if !self.partition.is_at_a_boundary() {
-                if now - self.opened_at >= config.block_ms as i64 {
-                    self.close();
-                }
-            } else if idle {
-                self.settle(now);
-            }
-        }
-        if now - self.told_at >= config.live_ms as i64 {
-            self.told_at = now;
-            for record in self.teller.tell(&mut self.partition, self.clock, now) {
-                if !self.driver.keeper.ports.outlet.tell(&record) {
-                    self.teller.lost(&record.site);
-                }
-            }
-        }
-    }
-
-    /// Between blocks, with nothing to read: writes the counts of the minutes not yet ended too, commits the plain
-    /// offset, and keeps the state when that is due.
-    fn settle(&mut self, now: i64) {
-        if now - self.counted_at < IDLE_MS {
-            return;
-        }
-        self.counted_at = now;
-        let end = self.partition.next();
-        let counts = self.partition.take_counts(None, true);
-        let save = self.snapshot_due(now);
-        if counts.is_empty() && save.is_none() && self.settled == Some(end) {
-            return;
-        }
-        let state = save.map(|(slot, id)| (slot, id, self.partition.encode()));
-        self.settled = Some(end);
-        self.committed = end;
-        self.writing_end = end;
-        let keeper = self.driver.keeper.clone();
-        let writing = async move {
-            keeper.counts(&counts, end).await?;
-            keeper.commit(end, String::new()).await?;
-            if let Some((slot, id, state)) = state {
-                keeper.save(slot, id, end, &state).await?;
-            }
-            keeper.status.worked(keeper.partition);
-            Ok(())
-        };
-        self.writing = Some(AbortOnDropHandle::new(tokio::spawn(writing)));
-    }
-
-    /// The partition was taken away: a block on its way may still arrive, the open one is the next owner's.
-    async fn let_go(mut self) -> Result<(), End> {
-        let patience = Duration::from_millis(self.driver.keeper.config.revoke_ms);
-        if self.writing.is_some() {
-            let _ = timeout(patience, written(&mut self.writing)).await;
-        }
-        Ok(())
-    }
-
-    /// Writes what is open, so that the next start has nothing to do.
-    async fn finish(mut self) -> Result<(), End> {
-        if self.writing.is_some() {
-            written(&mut self.writing).await?;
-            self.written();
-        }
-        if !self.is_emitting() || self.plan.cut.is_some() {
-            return Ok(());
-        }
-        if !self.partition.is_at_a_boundary() {
-            self.close();
-            written(&mut self.writing).await?;
-            self.written();
-        }
-        let end = self.partition.next();
-        let keeper = self.driver.keeper.clone();
-        keeper.counts(&self.partition.take_counts(None, true), end).await?;
-        keeper.commit(end, String::new()).await?;
-        self.committed = end;
-        if end != self.snapshot_offset {
-            let (slot, id) = self.next_snapshot(self.now());
-            keeper.save(slot, id, end, &self.partition.encode()).await?;
-        }
-        info!(partition = keeper.partition, offset = end, "partition put down in order");
-        Ok(())
-    }
-}
-
-/// Waits for the block on its way; for ever when there is none.
-async fn written(writing: &mut Option<AbortOnDropHandle<Result<(), Gone>>>) -> Result<(), End> {
-    let Some(handle) = writing else { return std::future::pending().await };
-    let result = handle.await;
-    *writing = None;
-    match result {
-        Ok(result) => Ok(result?),
-        Err(_) => Err(End::Fault(Error::Ended("writer of blocks"))),
-    }
+    pub(crate) doubt_until: i64,
+    pub(crate) slots: Slots,
+    /// The settings of now are still to be adopted.
+    pub(crate) adopt: bool,
+    /// The state comes from a snapshot.
+    pub(crate) is_kept: bool,
 }

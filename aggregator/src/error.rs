@@ -37,4 +37,4 @@ pub(crate) enum LogError {
 /// Why the store did not do what was asked. In doubt either way: it may have been done, wholly or in part.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub(crate) struct StoreError(pub(crate) String);
+pub struct StoreError(pub(crate) String);

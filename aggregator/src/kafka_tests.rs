@@ -192,6 +192,6 @@ async fn a_snapshot_is_found_again_on_its_partition() {
     let state = vec![7; 1_500_000];
     patiently(|| topics.save(1, snapshot::chunks(Slot::B, 1, 42, &state))).await;
     let found = patiently(|| topics.saved(1)).await;
-    assert_eq!(found, [snapshot::Stored { slot: Slot::B, offset: 42, state }]);
+    assert_eq!(found, [snapshot::Stored { slot: Slot::B, offset: 42, id: 1, state }]);
     assert_eq!(patiently(|| topics.saved(0)).await, []);
 }

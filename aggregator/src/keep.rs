@@ -93,6 +93,9 @@ impl<L: Log, S: Store, O: Outlet> Keeper<L, S, O> {
         for minutes in counts.recount.chunks(RECOUNT_MINUTES) {
             self.retry("recount", || self.ports.store.recount(self.partition, minutes, version)).await?;
         }
+        for sessions in counts.sessions.chunks(COUNT_ROWS) {
+            self.retry("sessions", || self.ports.store.insert_sessions(sessions)).await?;
+        }
         Ok(())
     }
 

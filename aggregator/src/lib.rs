@@ -7,9 +7,14 @@
 //!   └─── commits ─────┴──────────────────────── boundary, before the rows ◀──────────────┘
 //! ```
 //!
+//! One member also holds the sites' alert rules against the live windows ([`alerts`]).
+//! [`audit`] holds what was written against the log, all the time and for `footfall audit`.
+//!
 //! [`partition`] is pure: a function of the log. Everything that touches the world goes through [`ports`], so the
 //! same driver runs in the tests over an in-memory log and store with kills, fences and lost answers.
 
+mod alerts;
+pub mod audit;
 #[doc(hidden)]
 pub mod bench;
 mod block;
@@ -29,6 +34,7 @@ mod panes;
 mod partition;
 mod payloads;
 mod ports;
+mod record;
 mod refusal;
 mod run;
 mod sample;
@@ -40,6 +46,7 @@ mod status;
 mod store;
 mod trace;
 mod values;
+mod work;
 
 #[cfg(test)]
 mod kafka_tests;
@@ -48,7 +55,9 @@ mod partition_tests;
 #[cfg(test)]
 mod sim;
 
+pub use alerts::{Alerts, Webhooks};
 pub use config::Config;
-pub use error::Error;
+pub use error::{Error, StoreError};
 pub use run::{Parts, run};
-pub use status::{PartitionStatus, Phase, Status};
+pub use source::GROUP;
+pub use status::{Audit, PartitionStatus, Phase, Status};

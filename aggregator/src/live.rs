@@ -14,7 +14,6 @@ use footfall_schemas::{
 
 use crate::{
     partition::Partition,
-    site::Windows,
     values::{DIMENSIONS, Top},
 };
 
@@ -85,17 +84,10 @@ impl Teller {
         clock: i64,
         now: i64,
     ) -> Option<LiveRecord> {
-        let Windows { totals, seconds, minutes, tops, errors, newest } = partition.windows(&site, clock);
-        let empty = seconds.is_empty() && minutes.is_empty() && totals.visitors == 0;
-        let errors = Dimension::ALL.iter().zip(errors).filter(|(_, error)| *error > 0);
-        let state = LiveState {
-            totals: Some(totals),
-            seconds,
-            minutes,
-            tops: BTreeMap::new(),
-            errors: errors.map(|(dimension, error)| (*dimension, error)).collect(),
-        };
-        let tops = tops.map(listed);
+        let mut windows = partition.windows(&site, clock);
+        let empty = windows.seconds.is_empty() && windows.minutes.is_empty() && windows.totals.visitors == 0;
+        let (newest, tops) = (windows.newest, std::mem::take(&mut windows.tops).map(listed));
+        let state = windows.state();
         let (seq, change) = match self.told.get(&site) {
             None => (self.silent.remove(&site).unwrap_or(0) + 1, None),
             Some(told) if empty || now.saturating_sub(told.full_at) >= self.full_every_ms => {

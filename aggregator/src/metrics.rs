@@ -24,6 +24,7 @@ pub(crate) struct Metrics {
     pub(crate) failures: Counter<u64>,
     pub(crate) mismatches: Counter<u64>,
     pub(crate) dead_letters: Counter<u64>,
+    pub(crate) differences: Counter<u64>,
 }
 
 impl Metrics {
@@ -90,6 +91,11 @@ impl Metrics {
                 "{event}",
                 "Dead letters written to ClickHouse",
             ),
+            differences: counter(
+                "footfall.aggregator.audit.differences",
+                "{difference}",
+                "What the audit found to be other than the log says",
+            ),
         }
     }
 
@@ -101,6 +107,14 @@ impl Metrics {
 /// By the conventions for messaging clients, where a partition's id is text.
 fn of_partition(partition: i32) -> [KeyValue; 1] {
     [KeyValue::new("messaging.destination.partition.id", partition.to_string())]
+}
+
+impl Metrics {
+    /// Counts findings of the audit. With none a partition's series begin, so that its first finding is seen to rise.
+    pub(crate) fn differ(&self, partition: i32, kind: &'static str, findings: u64) {
+        let [partition] = of_partition(partition);
+        self.differences.add(findings, &[partition, KeyValue::new("footfall.audit.kind", kind)]);
+    }
 }
 
 fn observe(meter: &Meter, status: &Arc<Status>) {
@@ -138,4 +152,17 @@ fn observe(meter: &Meter, status: &Arc<Status>) {
         "Sites that know less exactly, so that the others keep what they have",
         |status| status.narrowed_sites as i64,
     );
+    let weak = Arc::downgrade(status);
+    meter
+        .f64_observable_gauge("footfall.aggregator.audit.clean")
+        .with_unit("s")
+        .with_description("When the audit last found everything as it must be, in seconds since 1970")
+        .with_callback(move |observer| {
+            for (partition, status) in weak.upgrade().iter().flat_map(|status| status.partitions()) {
+                if let Some(clean_at) = status.audit.clean_at {
+                    observer.observe(clean_at as f64 / 1_000.0, &of_partition(partition));
+                }
+            }
+        })
+        .build();
 }

@@ -6,7 +6,7 @@
 //! <https://clickhouse.com/docs/interfaces/formats/Native> and, for `LowCardinality`, the server's
 //! `SerializationLowCardinality`.
 
-use footfall_schemas::rows::{EventRow, RollingRow};
+use footfall_schemas::rows::{EventRow, RollingRow, SessionRow};
 use uuid::Uuid;
 
 use crate::dictionary::Dictionary;
@@ -94,6 +94,37 @@ impl Columns for EventRow {
     ];
 }
 
+impl Columns for SessionRow {
+    const TABLE: &'static str = "sessions";
+    const COLUMNS: &'static [Column<Self>] = &[
+        column("site", LowCardinality(|row| &row.site)),
+        column("session", UInt64(|row| row.session)),
+        column("visitor", UInt64(|row| row.visitor)),
+        column("opened", DateTime64(|row| row.opened)),
+        column("start", DateTime64(|row| row.start)),
+        column("end", DateTime64(|row| row.end)),
+        column("duration_ms", UInt64(|row| row.duration_ms)),
+        column("entry_path", Text(|row| &row.entry_path)),
+        column("exit_path", Text(|row| &row.exit_path)),
+        column("views", UInt32(|row| row.views)),
+        column("events", UInt32(|row| row.events)),
+        column("customs", UInt32(|row| row.customs)),
+        column("engaged_ms", UInt64(|row| row.engaged_ms)),
+        column("is_bounce", UInt8(|row| row.is_bounce)),
+        column("referrer_host", LowCardinality(|row| &row.referrer_host)),
+        column("channel", LowCardinality(|row| &row.channel)),
+        column("utm_campaign", LowCardinality(|row| &row.utm_campaign)),
+        column("country", LowCardinality(|row| &row.country)),
+        column("browser", LowCardinality(|row| &row.browser)),
+        column("system", LowCardinality(|row| &row.system)),
+        column("device", LowCardinality(|row| &row.device)),
+        column("joined", UInt64(|row| row.joined)),
+        column("_partition", Int32(|row| row._partition)),
+        column("version", UInt64(|row| row.version)),
+        column("is_deleted", UInt8(|row| row.is_deleted)),
+    ];
+}
+
 impl Columns for RollingRow {
     const TABLE: &'static str = "rolling_counts";
     const COLUMNS: &'static [Column<Self>] = &[
@@ -114,6 +145,11 @@ impl Columns for RollingRow {
 pub(crate) fn insert<T: Columns>() -> String {
     let names: Vec<&str> = T::COLUMNS.iter().map(|column| column.name).collect();
     format!("INSERT INTO {} ({}) FORMAT Native", T::TABLE, names.join(", "))
+}
+
+/// The table, and name and type of each column.
+pub(crate) fn columns<T: Columns>() -> (&'static str, Vec<(&'static str, &'static str)>) {
+    (T::TABLE, T::COLUMNS.iter().map(|column| (column.name, column.cells.type_name())).collect())
 }
 
 /// Rows taken at once: few enough that they stay in the processor's cache until their last column is written.
@@ -221,7 +257,7 @@ impl Data<'_> {
         if !indexes.is_empty() {
             let width = match keys.len() {
                 ..=0x100 => 0,
-                ..=0x1_0000 => 1,
+                0x101..=0x1_0000 => 1,
                 _ => 2,
             };
             number(block, OWN_KEYS | width);
@@ -264,6 +300,7 @@ fn fixed<T, const N: usize>(bytes: &mut Vec<u8>, rows: &[T], cell: impl Fn(&T) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clickhouse::Row as _;
 
     struct Pair {
         text: String,
@@ -304,6 +341,16 @@ mod tests {
     #[test]
     fn the_insert_names_every_column() {
         assert_eq!(insert::<Pair>(), "INSERT INTO pairs (t, n) FORMAT Native");
+    }
+
+    #[test]
+    fn no_field_of_a_row_is_left_out() {
+        fn names<T: Columns>() -> Vec<&'static str> {
+            columns::<T>().1.into_iter().map(|(name, _)| name).collect()
+        }
+        assert_eq!(names::<EventRow>(), EventRow::COLUMN_NAMES);
+        assert_eq!(names::<SessionRow>(), SessionRow::COLUMN_NAMES);
+        assert_eq!(names::<RollingRow>(), RollingRow::COLUMN_NAMES);
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::{
 
 /// Header of a dead letter that the aggregator wrote: `topic/partition/offset/index` of what could not be read.
 pub(crate) const ORIGIN: &str = "footfall-origin";
-/// Reading all snapshots of a partition must end within this time.
+/// Reading a whole partition must end within this time.
 const PATIENCE: Duration = Duration::from_secs(60);
 const MAX_MESSAGE_BYTES: &str = "2000000";
 
@@ -78,7 +78,7 @@ impl Topics {
     }
 }
 
-fn again(error: KafkaError) -> LogError {
+pub(crate) fn again(error: KafkaError) -> LogError {
     LogError::Retry(error.to_string())
 }
 
@@ -125,51 +125,64 @@ impl Outlet for Topics {
     }
 }
 
-struct SnapshotReader;
+fn read_snapshots(kafka: &KafkaSettings, partition: i32) -> Result<Vec<Stored>, LogError> {
+    let mut assembly = Assembly::default();
+    read_whole(kafka, topics::SNAPSHOTS, partition, |key, value| {
+        assembly.add(Chunk { key: key.to_owned(), value: value.to_vec() });
+    })?;
+    Ok(assembly.complete())
+}
 
-impl ClientContext for SnapshotReader {
+struct WholeReader;
+
+impl ClientContext for WholeReader {
     fn error(&self, error: KafkaError, reason: &str) {
         complain(&error, reason);
     }
 }
 
-impl ConsumerContext for SnapshotReader {}
+impl ConsumerContext for WholeReader {}
 
-/// Reads a partition of the snapshot topic from its beginning to its end.
-fn read_snapshots(kafka: &KafkaSettings, partition: i32) -> Result<Vec<Stored>, LogError> {
-    let consumer: BaseConsumer<SnapshotReader> = client(kafka, "footfall-aggregator-snapshots")
-        .set("group.id", "footfall-aggregator-snapshots")
+/// Reads a partition of a compacted topic from its beginning to its end; records without key or value are left out.
+/// Blocks.
+pub(crate) fn read_whole(
+    kafka: &KafkaSettings,
+    topic: &str,
+    partition: i32,
+    mut each: impl FnMut(&str, &[u8]),
+) -> Result<(), LogError> {
+    let consumer: BaseConsumer<WholeReader> = client(kafka, "footfall-aggregator-reader")
+        // Needed by the consumer, though it never joins.
+        .set("group.id", "footfall-aggregator-reader")
         .set("enable.auto.commit", "false")
         .set("enable.partition.eof", "true")
         .set("auto.offset.reset", "earliest")
         .set("fetch.wait.max.ms", "50")
-        .create_with_context(SnapshotReader)
+        .create_with_context(WholeReader)
         .map_err(again)?;
-    let (low, high) =
-        consumer.fetch_watermarks(topics::SNAPSHOTS, partition, Duration::from_secs(10)).map_err(again)?;
-    let mut assembly = Assembly::default();
+    let (low, high) = consumer.fetch_watermarks(topic, partition, Duration::from_secs(10)).map_err(again)?;
     if low >= high {
-        return Ok(assembly.complete());
+        return Ok(());
     }
     let mut from = TopicPartitionList::new();
-    from.add_partition_offset(topics::SNAPSHOTS, partition, Offset::Beginning).map_err(again)?;
+    from.add_partition_offset(topic, partition, Offset::Beginning).map_err(again)?;
     consumer.assign(&from).map_err(again)?;
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
         match consumer.poll(Duration::from_millis(100)) {
             None => {}
-            Some(Err(KafkaError::PartitionEOF(_))) => return Ok(assembly.complete()),
+            Some(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
             Some(Err(error)) => return Err(again(error)),
             Some(Ok(message)) => {
                 let key = message.key().map(String::from_utf8_lossy);
                 if let (Some(key), Some(value)) = (key, message.payload()) {
-                    assembly.add(Chunk { key: key.into_owned(), value: value.to_vec() });
+                    each(&key, value);
                 }
                 if message.offset() + 1 >= high {
-                    return Ok(assembly.complete());
+                    return Ok(());
                 }
             }
         }
     }
-    Err(LogError::Retry(format!("the snapshots were not read within {} s", PATIENCE.as_secs())))
+    Err(LogError::Retry(format!("{topic} was not read within {} s", PATIENCE.as_secs())))
 }

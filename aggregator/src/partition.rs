@@ -4,44 +4,36 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use footfall_schemas::{
-    EventId, EventRecord, RejectReason, SiteId,
-    record::{DeadLetter, MAX_DEAD_PAYLOAD_BYTES, Stage, parse_lines},
-    rows::{Coordinates, EventRow, RollingRow},
-    time::{Clock, MINUTE_MS, minute_of},
+    EventId, EventRecord, SiteId,
+    rows::{Coordinates, EventRow, RollingRow, SessionRow},
+    time::{MINUTE_MS, minute_of},
     topics,
 };
 use hashbrown::DefaultHashBuilder;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    audit::{Account, Books, Checkpoint, Known},
     block::{Block, Counts, Letter},
     dedupe::{Bounds, Dedupe, Verdict},
     panes::first_minute_shown,
     payloads::Payloads,
+    record::Record,
+    session::{DEFAULT_GAP_MS, Gaps},
     site::{Site, SiteBounds, Windows},
 };
 
-/// Newest time that may be counted (2100-01-01): `rolling_counts` tells minutes in 32 bits.
-const LAST_TIME_MS: i64 = 4_102_444_800_000;
-
-/// A node's clock may be ahead of the broker's by so much.
-const AHEAD_MS: i64 = 10_000;
 /// Two ingest nodes' clocks differ by less than this.
 const NODE_SKEW_MS: i64 = 5 * MINUTE_MS;
 /// A site's bounds are halved at most so often.
 const MOST_NARROWED: u8 = 12;
+/// Rows of sessions taken at once: a row is some hundred bytes, and after a restart there is one of each session. Few in
+/// tests, so that the simulation comes to it.
+const SESSION_ROWS: usize = if cfg!(test) { 5 } else { 50_000 };
+/// Pause between two writes of sessions while the log is busy: each INSERT makes a part to be merged.
+const SESSIONS_EVERY_MS: i64 = 10_000;
 /// The floor until the first record after an unknown past has told the time.
 const UNKNOWN_FLOOR: i64 = i64::MAX;
-
-/// A record of `footfall.events`.
-#[derive(Debug, Clone)]
-pub(crate) struct Record {
-    pub(crate) offset: i64,
-    /// When the broker took it, ms since 1970.
-    pub(crate) timestamp: i64,
-    pub(crate) lines: Vec<(u16, Result<EventRecord, DeadLetter>)>,
-    pub(crate) bytes: usize,
-}
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
@@ -97,14 +89,17 @@ pub(crate) struct Partition {
     recent: Recent,
     payloads: Payloads,
     size: Size,
+    /// Clock at which sessions were last taken.
+    sessions_at: i64,
 }
 
-/// What a snapshot holds: a pure function of the records before `next`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// What a snapshot holds: a pure function of the records before `next`, and of the settings adopted among them.
+#[derive(Debug, Serialize, Deserialize)]
 struct State {
     /// Offset after the last record.
     next: i64,
     log_time: i64,
+    books: Books,
     sites: Vec<Site>,
     dedupe: Dedupe,
     /// Minutes before are not in memory.
@@ -113,6 +108,8 @@ struct State {
     trust_from: i64,
     /// Minutes not in memory that changed: site and start in ms.
     recount: BTreeSet<(u32, i64)>,
+    /// As adopted last.
+    gaps: Gaps,
     #[serde(skip)]
     numbers: HashMap<SiteId, u32, DefaultHashBuilder>,
 }
@@ -124,71 +121,6 @@ struct Recent {
     before: Vec<(u32, EventId)>,
     /// Built when it is first asked for.
     index: Option<HashSet<(u32, EventId)>>,
-}
-
-impl Record {
-    /// Parses a record's value (`timestamp`: Kafka's, ms since 1970); what cannot be read or counted becomes a dead letter.
-    pub(crate) fn parse(partition: i32, offset: i64, timestamp: i64, value: &[u8]) -> Self {
-        let raw = |index: u16| {
-            let line = value.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).nth(index.into());
-            line.unwrap_or(value)
-        };
-        let mut lines: Vec<_> = parse_lines(value)
-            .map(|(index, line)| {
-                let line =
-                    line.map_err(|error| error.to_string()).and_then(|event| countable(event, timestamp));
-                let line = line.map_err(|reason| {
-                    let place = format!("{}/{partition}/{offset}/{index}", topics::EVENTS);
-                    poison(raw(index), timestamp, format!("{place}: {reason}"))
-                });
-                (index, line)
-            })
-            .collect();
-        if lines.is_empty() {
-            let detail = format!("{}/{partition}/{offset}/0: the record is empty", topics::EVENTS);
-            lines.push((0, Err(poison(value, timestamp, detail))));
-        }
-        Self { offset, timestamp, lines, bytes: value.len() }
-    }
-}
-
-/// Refuses times that the tables cannot hold. A node's clock that is far ahead of the broker's (`timestamp`) must not
-/// put its events into the future: they happened when the broker took them, and say so.
-fn countable(mut event: EventRecord, timestamp: i64) -> Result<EventRecord, String> {
-    if !(0..=LAST_TIME_MS).contains(&event.received_at) {
-        return Err(format!("received_at {} lies outside 1970 to 2100", event.received_at));
-    }
-    if !(0..=event.received_at).contains(&event.event_time) {
-        return Err(format!(
-            "event_time {} lies before 1970 or after received_at {}",
-            event.event_time, event.received_at
-        ));
-    }
-    if event.event_time > timestamp + AHEAD_MS {
-        event.event_time = timestamp;
-        event.clock = Clock::ClampedFuture;
-    }
-    Ok(event)
-}
-
-fn poison(payload: &[u8], received_at: i64, detail: String) -> DeadLetter {
-    #[derive(Deserialize)]
-    struct OnlySite {
-        site: String,
-    }
-    #[derive(Deserialize)]
-    struct OnlyId {
-        event_id: EventId,
-    }
-    DeadLetter {
-        site: serde_json::from_slice::<OnlySite>(payload).map(|line| line.site).unwrap_or_default(),
-        received_at: received_at.clamp(0, LAST_TIME_MS),
-        stage: Stage::Aggregator,
-        reason: RejectReason::PoisonRecord,
-        detail,
-        event_id: serde_json::from_slice::<OnlyId>(payload).map(|line| line.event_id).ok(),
-        payload: String::from_utf8_lossy(&payload[..payload.len().min(MAX_DEAD_PAYLOAD_BYTES)]).into_owned(),
-    }
 }
 
 impl Partition {
@@ -218,6 +150,19 @@ impl Partition {
         Ok(partition)
     }
 
+    /// Takes over the sites' settings, at a block's start. `true` when they differ from those adopted before: a replay
+    /// over this offset comes to the same sessions only from a state that is kept here.
+    pub(crate) fn adopt(&mut self, gaps: &Gaps) -> bool {
+        if self.state.gaps == *gaps {
+            return false;
+        }
+        self.state.gaps.clone_from(gaps);
+        for site in &mut self.state.sites {
+            site.sessions.set_gap(gaps.get(&site.id).copied().unwrap_or(DEFAULT_GAP_MS));
+        }
+        true
+    }
+
     fn new(number: i32, limits: Limits, state: State) -> Self {
         let open = Block { start: state.next, end: state.next, ..Block::default() };
         Self {
@@ -231,6 +176,7 @@ impl Partition {
             recent: Recent::default(),
             payloads: Payloads::default(),
             size: Size::default(),
+            sessions_at: 0,
         }
     }
 
@@ -265,6 +211,7 @@ impl Partition {
         debug_assert!(record.offset >= self.state.next, "records come in the log's order");
         let mut tally = Tally::default();
         self.state.advance(record.timestamp);
+        let (offset, lines) = (record.offset, record.lines.len() as u64);
         for (index, line) in record.lines {
             let at = Coordinates { partition: self.number, offset: record.offset, index };
             match line {
@@ -283,6 +230,8 @@ impl Partition {
                 }
             }
         }
+        let Tally { rows, duplicates, poison: dead, .. } = tally;
+        self.state.books.add(offset, self.state.log_time, Account { lines, rows, duplicates, dead });
         self.state.next = record.offset + 1;
         self.open.end = self.state.next;
         if emit {
@@ -319,8 +268,7 @@ impl Partition {
         }
         self.payloads.note(number, event.event_id, event.payload_hash);
 
-        let (session, session_start) =
-            site.sessions.assign(&event.site, event.visitor, event.event_id, event.event_time, log_time);
+        let (session, session_start) = site.sessions.count(&event, log_time, at.offset as u64 + 1);
         let minute = minute_of(event.event_time);
         let late = minute + MINUTE_MS + self.limits.lateness_ms <= log_time;
         site.stored += 1;
@@ -378,7 +326,8 @@ impl Partition {
         std::mem::replace(&mut self.open, next)
     }
 
-    /// Takes what changed of the minutes that have ended at `clock` (of all with `None`), as of the last record.
+    /// Takes what changed of the minutes that have ended at `clock` (of all with `None`), and of the sessions that are to
+    /// be written then, as of the last record. Many sessions are taken a part at a time: the rest is taken next.
     /// `recount`: also what only the stored rows can tell.
     pub(crate) fn take_counts(&mut self, clock: Option<i64>, recount: bool) -> Counts {
         let closed = clock.map_or(i64::MAX, |clock| clock - MINUTE_MS - self.limits.lateness_ms);
@@ -403,7 +352,27 @@ impl Partition {
             counts.recount =
                 uncertain.into_iter().map(|(site, start)| (sites[site as usize].id.clone(), start)).collect();
         }
+        if clock.is_none_or(|clock| clock - self.sessions_at >= SESSIONS_EVERY_MS) {
+            for Site { id, sessions, .. } in sites {
+                sessions.take_changed(id, self.number, clock, SESSION_ROWS, &mut counts.sessions);
+            }
+            if counts.sessions.len() < SESSION_ROWS {
+                self.sessions_at = clock.unwrap_or(self.sessions_at);
+            }
+        }
         counts
+    }
+
+    /// Takes the sessions that left memory unwritten, when they are many: a long replay must not gather them all.
+    pub(crate) fn take_left(&mut self) -> Vec<SessionRow> {
+        let mut rows = Vec::new();
+        let sites = &mut self.state.sites;
+        if sites.iter().map(|site| site.sessions.left()).sum::<usize>() >= SESSION_ROWS {
+            for Site { id, sessions, .. } in sites {
+                sessions.take_left(id, self.number, &mut rows);
+            }
+        }
+        rows
     }
 
     /// Frees what is out of every window. Only between records whose look-ups were answered.
@@ -457,6 +426,35 @@ impl Partition {
         self.size
     }
 
+    /// What became of the lines of the records before [`Self::next`].
+    pub(crate) fn checkpoint(&self) -> Checkpoint {
+        Checkpoint { offset: self.state.next, account: self.state.books.account() }
+    }
+
+    /// As it was some minutes of log time ago.
+    pub(crate) fn oldest_checkpoint(&self) -> Option<Checkpoint> {
+        self.state.books.oldest()
+    }
+
+    /// What the audit may expect of a minute's rows.
+    pub(crate) fn known(&self, site: &str, minute: i64) -> Known {
+        let number = SiteId::try_from(site).ok().and_then(|site| self.state.numbers.get(&site).copied());
+        let Some(number) = number else { return Known::Unknown };
+        if self.dirty.contains(&(minute, number)) || self.state.recount.contains(&(number, minute)) {
+            return Known::Waits;
+        }
+        match self.state.sites[number as usize].counted(minute) {
+            Some(total) => Known::Counted((total.events, total.views)),
+            None => Known::Unknown,
+        }
+    }
+
+    /// Has a minute counted again from the stored rows.
+    pub(crate) fn recount(&mut self, site: &str, minute: i64) {
+        let number = SiteId::try_from(site).ok().and_then(|site| self.state.numbers.get(&site).copied());
+        self.state.recount.extend(number.map(|number| (number, minute)));
+    }
+
     /// Sites that changed since the last call.
     pub(crate) fn take_touched(&mut self) -> Vec<SiteId> {
         self.touched.drain().map(|number| self.state.sites[number as usize].id.clone()).collect()
@@ -474,11 +472,13 @@ impl State {
         Self {
             next,
             log_time: 0,
+            books: Books::default(),
             sites: Vec::new(),
             dedupe,
             floor,
             trust_from: 0,
             recount: BTreeSet::new(),
+            gaps: Gaps::new(),
             numbers: HashMap::default(),
         }
     }
@@ -499,7 +499,8 @@ impl State {
         }
         let number = u32::try_from(self.sites.len()).expect("a node knows fewer sites than 32 bits count");
         self.numbers.insert(site.clone(), number);
-        self.sites.push(Site::new(site.clone()));
+        let gap_ms = self.gaps.get(site).copied().unwrap_or(DEFAULT_GAP_MS);
+        self.sites.push(Site::new(site.clone(), gap_ms));
         number
     }
 }

@@ -8,7 +8,8 @@ use footfall_schemas::{
 
 use crate::{
     config::Config,
-    partition::{Partition, Record, Stored, Tally},
+    partition::{Partition, Stored, Tally},
+    record::Record,
 };
 
 /// A minute's start, ms since 1970.
@@ -144,5 +145,4 @@ fn a_restored_partition_tells_the_same_windows() {
         windows
     };
     assert_eq!(windows(&mut restored), windows(&mut log.partition));
-    assert_eq!(restored.encode().len(), state.len());
 }

@@ -5,11 +5,12 @@ use std::{collections::HashSet, sync::Arc};
 use footfall_schemas::{
     EventId, SiteId,
     live::LiveRecord,
-    rows::{EventRow, RollingRow},
+    rows::{EventRow, RollingRow, SessionRow},
     trace::TraceParent,
 };
 
 use crate::{
+    audit::Sample,
     block::Letter,
     error::{LogError, StoreError},
     partition::Stored,
@@ -56,7 +57,7 @@ pub(crate) trait Log: Send + Sync + 'static {
 }
 
 /// ClickHouse. Any error leaves in doubt whether the thing was done.
-pub(crate) trait Store: Send + Sync + 'static {
+pub(crate) trait Store: Sample {
     /// One INSERT, dropped by the store when it has seen the token.
     fn insert_events(
         &self,
@@ -83,6 +84,7 @@ pub(crate) trait Store: Send + Sync + 'static {
         before: i64,
     ) -> impl Future<Output = Result<Stored, StoreError>> + Send;
     fn insert_counts(&self, rows: &[RollingRow]) -> impl Future<Output = Result<(), StoreError>> + Send;
+    fn insert_sessions(&self, rows: &[SessionRow]) -> impl Future<Output = Result<(), StoreError>> + Send;
     /// Counts these minutes (ms) from the rows of offsets below `before`, and writes them with that version.
     fn recount(
         &self,

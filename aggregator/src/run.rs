@@ -6,12 +6,16 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use footfall_schemas::connect::{ClickHouseSettings, KafkaSettings};
-use tokio::{task::JoinSet, time::timeout};
+use footfall_schemas::{
+    connect::{ClickHouseSettings, KafkaSettings},
+    site::Site,
+};
+use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::{
+    alerts,
     config::Config,
     driver::{Driver, WallClock},
     error::Error,
@@ -20,6 +24,7 @@ use crate::{
     metrics::Metrics,
     outlet::Topics,
     ports::Ports,
+    session::{self, Gaps},
     source::{Assignment, Event, Source},
     status::Status,
     store::ClickHouse,
@@ -29,6 +34,8 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Parts {
     pub config: Config,
+    /// Each with the gap of its sessions, and with the rules that are held against its live windows.
+    pub sites: Vec<Site>,
     pub kafka: KafkaSettings,
     /// The writer.
     pub clickhouse: ClickHouseSettings,
@@ -48,27 +55,44 @@ pub async fn run(parts: Parts, shutdown: CancellationToken) -> Result<(), Error>
     let wall: WallClock = Arc::new(wall_clock);
     let config = Arc::new(parts.config);
     let metrics = Metrics::new(&parts.status);
+    let gaps = Arc::new(session::gaps_of(&parts.sites));
     let store = Arc::new(ClickHouse::new(&parts.clickhouse, &config, &parts.member, wall()));
     let outlet = Arc::new(Topics::new(&parts.kafka, &parts.member)?);
 
     let stop_letters = CancellationToken::new();
     let letters = Letters::new(&parts.kafka, &parts.member, store.clone(), config.clone(), metrics.clone())?;
     let letters = tokio::spawn(letters.run(stop_letters.clone()));
+    let stop_alerts = CancellationToken::new();
+    let alerts = alerts::evaluator(
+        parts.sites,
+        (&parts.kafka, &parts.member),
+        &config,
+        store.clone(),
+        parts.status.clone(),
+        wall.clone(),
+    )?;
+    let alerts = alerts.map(|evaluator| tokio::spawn(evaluator.run(stop_alerts.clone())));
     let source = Source::spawn(&parts.kafka, &config, &parts.member, parts.status.clone(), wall.clone())?;
 
     let mut group = Group {
         config,
+        gaps,
         status: parts.status,
         metrics,
         store,
         outlet: outlet.clone(),
         wall,
+        audits: Arc::new(Semaphore::new(1)),
         drivers: JoinSet::new(),
         owned: HashMap::new(),
     };
     let result = group.run(source, &shutdown).await;
     stop_letters.cancel();
+    stop_alerts.cancel();
     let _ = letters.await;
+    if let Some(alerts) = alerts {
+        let _ = alerts.await;
+    }
     let _ = tokio::task::spawn_blocking(move || outlet.flush(Duration::from_secs(1))).await;
     result
 }
@@ -81,11 +105,13 @@ fn wall_clock() -> i64 {
 /// The partitions of this member.
 struct Group {
     config: Arc<Config>,
+    gaps: Arc<Gaps>,
     status: Arc<Status>,
     metrics: Metrics,
     store: Arc<ClickHouse>,
     outlet: Arc<Topics>,
     wall: WallClock,
+    audits: Arc<Semaphore>,
     drivers: JoinSet<Result<(), Error>>,
     owned: HashMap<i32, Owned>,
 }
@@ -141,9 +167,11 @@ impl Group {
                 status: self.status.clone(),
                 metrics: self.metrics.clone(),
             },
+            gaps: self.gaps.clone(),
             inbox,
             wall: self.wall.clone(),
             epoch,
+            audits: self.audits.clone(),
             drain: owned.drain.clone(),
             revoked: owned.revoked.clone(),
         };

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use footfall_schemas::{
-    EventRecord, SiteId,
-    live::{MinuteCounts, SecondCounts, Totals},
+    Dimension, EventRecord, SiteId,
+    live::{LiveState, MinuteCounts, SecondCounts, Totals},
     time::{MINUTE_MS, minute_of},
 };
 use serde::{Deserialize, Serialize};
@@ -37,7 +37,7 @@ impl SiteBounds {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Site {
     pub(crate) id: SiteId,
     pub(crate) stored: u64,
@@ -70,8 +70,27 @@ pub(crate) struct Windows {
     pub(crate) newest: i64,
 }
 
+impl Windows {
+    /// As it is told whole.
+    pub(crate) fn state(self) -> LiveState {
+        let Self { totals, seconds, minutes, tops, errors, .. } = self;
+        let lists = Dimension::ALL.iter().zip(tops).filter(|(_, top)| !top.values.is_empty());
+        let counts =
+            |top: Top| top.values.into_iter().map(|(text, count)| (text.to_string(), count)).collect();
+        let errors = Dimension::ALL.iter().zip(errors).filter(|(_, error)| *error > 0);
+        LiveState {
+            totals: Some(totals),
+            seconds,
+            minutes,
+            tops: lists.map(|(dimension, top)| (*dimension, counts(top))).collect(),
+            errors: errors.map(|(dimension, error)| (*dimension, error)).collect(),
+        }
+    }
+}
+
 impl Site {
-    pub(crate) fn new(id: SiteId) -> Self {
+    /// `gap_ms`: silence that ends a session.
+    pub(crate) fn new(id: SiteId, gap_ms: i64) -> Self {
         Self {
             id,
             stored: 0,
@@ -79,7 +98,7 @@ impl Site {
             late: 0,
             poison: 0,
             newest: 0,
-            sessions: Sessions::default(),
+            sessions: Sessions::new(gap_ms),
             values: Values::default(),
             minutes: BTreeMap::new(),
             panes: Panes::default(),
@@ -118,6 +137,11 @@ impl Site {
         Some((self.minutes.get_mut(&start)?, &self.values))
     }
 
+    /// What was counted in a minute, when the stored rows cannot tell otherwise.
+    pub(crate) fn counted(&self, start: i64) -> Option<MinuteCounts> {
+        self.minutes.get(&start).filter(|minute| !minute.is_uncertain()).map(Minute::total)
+    }
+
     pub(crate) fn windows(&mut self, clock: i64, longest: usize) -> Windows {
         self.move_to(first_minute_shown(clock));
         let visitors = self.panes.visitors(clock);
@@ -129,7 +153,7 @@ impl Site {
             }
         }
         let shown = self.minutes.range(self.shown_from..=clock);
-        Windows {
+        let mut windows = Windows {
             totals: Totals {
                 active: visitors.active,
                 visitors: visitors.shown,
@@ -138,13 +162,16 @@ impl Site {
                 duplicate: self.duplicate,
                 late: self.late,
                 poison: self.poison,
+                ..Totals::default()
             },
             seconds: self.panes.seconds(clock),
             minutes: shown.map(|(minute, counts)| (minute / 1_000, counts.total())).collect(),
             tops,
             errors,
             newest: self.newest,
-        }
+        };
+        self.sessions.tell(clock, longest, &mut windows);
+        windows
     }
 
     /// Takes the minutes before `from` (ms) out of the top lists.

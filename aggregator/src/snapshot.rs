@@ -9,7 +9,7 @@ use xxhash_rust::xxh3::xxh3_64;
 /// Well below the topic's `max.message.bytes`.
 const CHUNK_BYTES: usize = 512 * 1024;
 /// Changes with the state's form: a snapshot of another form is as good as none.
-const FORM: u8 = 1;
+const FORM: u8 = 2;
 
 /// A message for the snapshot topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +24,9 @@ pub(crate) struct Stored {
     pub(crate) slot: Slot,
     /// The state is that before this offset.
     pub(crate) offset: i64,
+    /// Grows over all snapshots of a partition: of two at one offset, which may differ in the settings adopted there,
+    /// the later one holds.
+    pub(crate) id: u64,
     pub(crate) state: Vec<u8>,
 }
 
@@ -42,24 +45,24 @@ impl Slot {
     }
 }
 
-/// Offsets of the snapshots kept.
+/// Offset and id of the snapshots kept.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Slots {
-    a: Option<i64>,
-    b: Option<i64>,
+    a: Option<(i64, u64)>,
+    b: Option<(i64, u64)>,
 }
 
 impl Slots {
     pub(crate) fn found(saved: &[Stored]) -> Self {
         let mut slots = Self::default();
-        saved.iter().for_each(|saved| slots.set(saved.slot, saved.offset));
+        saved.iter().for_each(|saved| slots.set(saved.slot, saved.offset, saved.id));
         slots
     }
 
-    pub(crate) fn set(&mut self, slot: Slot, offset: i64) {
+    pub(crate) fn set(&mut self, slot: Slot, offset: i64, id: u64) {
         match slot {
-            Slot::A => self.a = Some(offset),
-            Slot::B => self.b = Some(offset),
+            Slot::A => self.a = Some((offset, id)),
+            Slot::B => self.b = Some((offset, id)),
         }
     }
 
@@ -69,8 +72,8 @@ impl Slots {
         match (self.a, self.b) {
             (None, _) => Slot::A,
             (_, None) => Slot::B,
-            (Some(a), _) if a > committed => Slot::A,
-            (_, Some(b)) if b > committed => Slot::B,
+            (Some((a, _)), _) if a > committed => Slot::A,
+            (_, Some((b, _))) if b > committed => Slot::B,
             (Some(a), Some(b)) => {
                 if a <= b {
                     Slot::A
@@ -141,7 +144,12 @@ impl Assembly {
             }
             state.extend_from_slice(bytes);
         }
-        (xxh3_64(&state) == manifest.hash).then_some(Stored { slot, offset: manifest.offset, state })
+        (xxh3_64(&state) == manifest.hash).then_some(Stored {
+            slot,
+            offset: manifest.offset,
+            id: manifest.id,
+            state,
+        })
     }
 }
 
@@ -152,14 +160,15 @@ mod tests {
 
     #[rstest]
     #[case::nothing_there(None, None, 10, Slot::A)]
-    #[case::one_there(Some(5), None, 10, Slot::B)]
-    #[case::the_older_one(Some(5), Some(8), 10, Slot::A)]
-    #[case::the_older_one_again(Some(9), Some(8), 10, Slot::B)]
-    #[case::the_one_a_restart_cannot_use(Some(5), Some(12), 10, Slot::B)]
-    #[case::the_one_a_restart_cannot_use_again(Some(12), Some(5), 10, Slot::A)]
+    #[case::one_there(Some((5, 1)), None, 10, Slot::B)]
+    #[case::the_older_one(Some((5, 1)), Some((8, 2)), 10, Slot::A)]
+    #[case::the_older_one_again(Some((9, 2)), Some((8, 1)), 10, Slot::B)]
+    #[case::the_earlier_one_of_an_offset(Some((8, 2)), Some((8, 1)), 10, Slot::B)]
+    #[case::the_one_a_restart_cannot_use(Some((5, 1)), Some((12, 2)), 10, Slot::B)]
+    #[case::the_one_a_restart_cannot_use_again(Some((12, 2)), Some((5, 1)), 10, Slot::A)]
     fn a_snapshot_is_written_over(
-        #[case] a: Option<i64>,
-        #[case] b: Option<i64>,
+        #[case] a: Option<(i64, u64)>,
+        #[case] b: Option<(i64, u64)>,
         #[case] committed: i64,
         #[case] expected: Slot,
     ) {
@@ -180,7 +189,7 @@ mod tests {
     fn what_was_cut_is_put_together() {
         let written = chunks(Slot::A, 1, 42, &state(3));
         assert_eq!(written.len(), 4);
-        assert_eq!(assemble(written), [Stored { slot: Slot::A, offset: 42, state: state(3) }]);
+        assert_eq!(assemble(written), [Stored { slot: Slot::A, offset: 42, id: 1, state: state(3) }]);
     }
 
     #[test]

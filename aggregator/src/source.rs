@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// The consumer group.
-pub(crate) const GROUP: &str = "footfall-aggregator";
+pub const GROUP: &str = "footfall-aggregator";
 /// How long a command may wait behind the wait for messages.
 const POLL: Duration = Duration::from_millis(5);
 /// One request to the cluster must be answered within this time.
@@ -164,7 +164,9 @@ fn poll(consumer: &BaseConsumer<Group>) {
                 group.deliver(consumer, message.partition(), raw);
             }
             Some(Err(KafkaError::PartitionEOF(partition))) => {
-                if let Some(assigned) = group.assigned().get(&partition).filter(|a| a.started) {
+                if let Some(assigned) =
+                    group.assigned().get(&partition).filter(|assigned| assigned.next.is_some())
+                {
                     let _ = assigned.inbox.send(Input::End);
                 }
             }
@@ -190,8 +192,10 @@ struct Group {
 struct Assigned {
     epoch: u64,
     inbox: UnboundedSender<Input>,
-    /// Messages before the owner has chosen its offset are not for it.
-    started: bool,
+    /// Offset of the next record that the owner is to get. `None`: it has not chosen where to start.
+    next: Option<i64>,
+    /// Where records seemed to be missing and were asked for again.
+    looked_again_at: Option<i64>,
     paused: bool,
     waiting_bytes: Arc<AtomicUsize>,
 }
@@ -203,7 +207,15 @@ impl Group {
 
     fn deliver(&self, consumer: &BaseConsumer<Self>, partition: i32, raw: RawRecord) {
         let mut assigned = self.assigned();
-        let Some(assigned) = assigned.get_mut(&partition).filter(|assigned| assigned.started) else { return };
+        let Some(assigned) = assigned.get_mut(&partition) else { return };
+        let Some(next) = assigned.next.filter(|next| raw.offset >= *next) else { return };
+        // Offsets without a record are the log's own; a client that has lost its place looks the same, once.
+        if raw.offset > next && assigned.looked_again_at != Some(next) {
+            warn!(partition, expected = next, found = raw.offset, "records are missing; reading again");
+            assigned.looked_again_at = start(consumer, partition, next).is_ok().then_some(next);
+            return;
+        }
+        assigned.next = Some(raw.offset + 1);
         let bytes = raw.value.len();
         let waiting = assigned.waiting_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let _ = assigned.inbox.send(Input::Record(raw));
@@ -234,7 +246,7 @@ impl Group {
                 What::Start(offset, reply) => {
                     let started = start(consumer, partition, offset);
                     if let (Ok(()), Some(assigned)) = (&started, self.assigned().get_mut(&partition)) {
-                        assigned.started = true;
+                        assigned.next = Some(offset);
                         assigned.paused = false;
                     }
                     drop(reply.send(started));
@@ -246,7 +258,7 @@ impl Group {
         }
         for (partition, assigned) in self.assigned().iter_mut().filter(|(_, assigned)| assigned.paused) {
             let waiting = assigned.waiting_bytes.load(Ordering::Relaxed);
-            if assigned.started && waiting <= self.inbox_bytes / 2 {
+            if assigned.next.is_some() && waiting <= self.inbox_bytes / 2 {
                 assigned.paused = consumer.resume(&one(*partition)).is_err();
             }
         }
@@ -297,7 +309,14 @@ impl Group {
                 commands: self.send_commands.clone(),
                 waiting_bytes: waiting_bytes.clone(),
             };
-            let assigned = Assigned { epoch, inbox: send, started: false, paused: true, waiting_bytes };
+            let assigned = Assigned {
+                epoch,
+                inbox: send,
+                next: None,
+                looked_again_at: None,
+                paused: true,
+                waiting_bytes,
+            };
             self.assigned().insert(partition, assigned);
             self.status.assigned(partition);
             let _ = self.events.send(Event::Assigned(Assignment { partition, epoch, log, inbox }));

@@ -29,6 +29,16 @@ pub struct PartitionStatus {
     pub narrowed_sites: usize,
     /// What is being tried again, and why it failed.
     pub last_error: Option<String>,
+    pub audit: Audit,
+}
+
+/// What the audit found since the partition was assigned.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Audit {
+    /// When everything audited was found as it must be (ms since 1970).
+    pub clean_at: Option<i64>,
+    /// Differences found, those healed included.
+    pub differences: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -74,6 +84,7 @@ impl Status {
             bytes: 0,
             narrowed_sites: 0,
             last_error: None,
+            audit: Audit::default(),
         };
         self.lock().insert(partition, status);
     }
@@ -114,6 +125,20 @@ impl Status {
 
     pub(crate) fn worked(&self, partition: i32) {
         self.change(partition, |status| status.last_error = None);
+    }
+
+    /// A round of the audit found `differences` at `now` (ms since 1970).
+    pub(crate) fn audited(&self, partition: i32, differences: u64, now: i64) {
+        self.change(partition, |status| {
+            status.audit.differences += differences;
+            if differences == 0 {
+                status.audit.clean_at = Some(now);
+            }
+        });
+    }
+
+    pub(crate) fn is_failing(&self, partition: i32) -> bool {
+        self.lock().get(&partition).is_some_and(|status| status.last_error.is_some())
     }
 
     fn change(&self, partition: i32, change: impl FnOnce(&mut PartitionStatus)) {

@@ -42,6 +42,19 @@ pub(crate) struct Top {
     pub(crate) beyond: u64,
 }
 
+impl Top {
+    /// The `longest` most counted of these; of values counted as often, the first by text.
+    pub(crate) fn of(mut values: Vec<(Arc<str>, u64)>, longest: usize) -> Self {
+        let mut beyond = 0;
+        if values.len() > longest {
+            let order = |a: &(Arc<str>, u64), b: &(Arc<str>, u64)| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0));
+            beyond = values.select_nth_unstable_by(longest, order).1.1;
+            values.truncate(longest);
+        }
+        Self { values, beyond }
+    }
+}
+
 impl PartialEq for Values {
     fn eq(&self, other: &Self) -> bool {
         self.slots == other.slots
@@ -134,16 +147,7 @@ impl Values {
         for value in self.slots.iter().flatten().filter(|value| value.shown > 0) {
             tops[value.dimension as usize].values.push((value.text.clone(), value.shown));
         }
-        for top in &mut tops {
-            if top.values.len() > longest {
-                let (_, first_beyond, _) = top
-                    .values
-                    .select_nth_unstable_by(longest, |a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-                top.beyond = first_beyond.1;
-                top.values.truncate(longest);
-            }
-        }
-        tops
+        tops.map(|top| Top::of(top.values, longest))
     }
 
     #[cfg(test)]

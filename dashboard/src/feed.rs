@@ -137,12 +137,7 @@ pub(crate) fn encode(frame: &ViewerFrame) -> Utf8Bytes {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use footfall_schemas::{
-        Dimension,
-        viewer::{Online, ViewUpdate},
-    };
+    use footfall_schemas::viewer::{Online, ViewUpdate};
     use rstest::rstest;
 
     use super::*;

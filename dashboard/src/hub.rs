@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use footfall_schemas::{SiteId, live::LiveRecord, presence::PresenceReport, topics};
+use footfall_schemas::{SiteId, live::LiveRecord, partition_view::Taken, presence::PresenceReport, topics};
 use rdkafka::{Message, error::KafkaError};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -20,7 +20,6 @@ use crate::{
     error::Error,
     feed::Feed,
     metrics::Metrics,
-    partition::Taken,
     source::{self, Source},
     view::{Limits, SiteState},
 };

@@ -6,10 +6,10 @@
 //! ClickHouse ──▶ history ─▶ /api/history
 //! ```
 //!
-//! The core is pure and takes time as an argument: [`partition`] (what one partition tells), [`presence`] (who is
-//! connected), [`view`] (the two merged for a site) and [`feed`] (positions, changes kept for a resume, conflation).
-//! Around it: [`source`] reads Kafka, [`hub`] ticks, [`subscriber`] serves a socket, [`server`] accepts connections,
-//! [`routes`] names the paths, [`auth`] lets people in, [`history`] asks ClickHouse.
+//! The core is pure and takes time as an argument: [`footfall_schemas::partition_view`] (what one partition tells),
+//! [`presence`] (who is connected), [`view`] (the two merged for a site) and [`feed`] (positions, changes kept for a
+//! resume, conflation). Around it: [`source`] reads Kafka, [`hub`] ticks, [`subscriber`] serves a socket, [`server`]
+//! accepts connections, [`routes`] names the paths, [`auth`] lets people in, [`history`] asks ClickHouse.
 
 mod assets;
 mod auth;
@@ -21,7 +21,6 @@ mod history;
 mod hub;
 mod metrics;
 mod pages;
-mod partition;
 mod presence;
 mod routes;
 mod run;

@@ -5,15 +5,12 @@ use std::collections::BTreeMap;
 use footfall_schemas::{
     SiteId,
     live::{LiveRecord, LiveState, MinuteCounts, SecondCounts},
+    partition_view::{PartitionView, Taken},
     presence::PresenceReport,
     viewer::{Freshness, Online, Position, SiteLedger, ViewUpdate},
 };
 
-use crate::{
-    clock::Moment,
-    partition::{PartitionView, Taken},
-    presence::PresenceBoard,
-};
+use crate::{clock::Moment, presence::PresenceBoard};
 
 /// Silence is looked for this often when no record comes.
 const RECHECK_MS: i64 = 500;
@@ -105,8 +102,8 @@ impl SiteState {
 
     pub(crate) fn take_live(&mut self, record: LiveRecord, now: Moment) -> Taken {
         let (partition, epoch) = (record.partition, record.epoch);
-        let view = self.partitions.entry(partition).or_insert_with(|| PartitionView::new(epoch, now));
-        let taken = view.take(record, now);
+        let view = self.partitions.entry(partition).or_insert_with(|| PartitionView::new(epoch, now.mono));
+        let taken = view.take(record, now.mono);
         if taken != Taken::Stale {
             self.live_changed |= taken == Taken::Applied;
             self.changed = true;
@@ -157,7 +154,8 @@ impl SiteState {
     }
 
     fn freshness(&self, now: Moment, nodes: u32) -> Freshness {
-        let silent = |partition: &&PartitionView| partition.is_silent(now, self.limits.partition_silence_ms);
+        let silent =
+            |partition: &&PartitionView| partition.is_silent(now.mono, self.limits.partition_silence_ms);
         let partitions = || self.partitions.values();
         let telling = partitions().filter(|partition| !silent(partition) && !partition.is_idle());
         // With nothing in any window, nothing is missing either: the last that was told stands.

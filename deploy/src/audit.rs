@@ -1,28 +1,49 @@
-//! The oracle: holds a ledger against ClickHouse. lost = acked − stored; duplicated = counted − distinct.
+//! The oracle. With a ledger of `footfall load`, holds it against ClickHouse: lost = acked − stored, duplicated =
+//! counted − distinct. Without one, holds ClickHouse against the log ([`log`]).
+
+mod log;
+mod records;
+mod report;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clickhouse::{Client, Row};
 use footfall_schemas::{EventId, SiteId, StreamId, connect};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::ledger::{Fate, Ledger};
+use crate::{
+    identity::Identity,
+    ledger::{Fate, Ledger},
+    ready::Ready,
+    settings::Settings,
+};
 
-/// `footfall audit`
+pub use report::{LogReport, Outcome, PartitionReport, Repairs};
+
+/// `footfall audit`: replays the log and holds the tables against it; with --ledger, holds that against the tables.
 #[derive(Debug, Clone, clap::Args)]
 pub struct AuditArgs {
+    /// Settings that name Kafka and ClickHouse
+    #[arg(long, value_name = "FILE", conflicts_with = "ledger")]
+    pub config: Option<PathBuf>,
+    /// Data directory of a `footfall standalone` that runs on this machine [default: footfall-data]
+    #[arg(long, value_name = "DIR", conflicts_with = "ledger")]
+    pub data_dir: Option<PathBuf>,
+    /// Mend what differs: insert missing rows, delete wrong ones, count their minutes again
+    #[arg(long, conflicts_with = "ledger")]
+    pub repair: bool,
     /// Ledger that `footfall load` wrote
-    #[arg(long, value_name = "FILE")]
-    pub ledger: PathBuf,
+    #[arg(long, value_name = "FILE", requires = "clickhouse")]
+    pub ledger: Option<PathBuf>,
     /// ClickHouse's HTTP endpoint, for example http://127.0.0.1:8123
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", default_value = "", requires = "ledger")]
     pub clickhouse: String,
     #[arg(long, default_value = "footfall_reader")]
     pub user: String,
@@ -200,8 +221,8 @@ async fn minute_sums(
 }
 
 /// Compares until clean or the wait is over.
-pub async fn audit(args: &AuditArgs) -> anyhow::Result<AuditReport> {
-    let ledger = Ledger::read(&args.ledger)?;
+pub async fn audit(args: &AuditArgs, ledger: &Path) -> anyhow::Result<AuditReport> {
+    let ledger = Ledger::read(ledger)?;
     let settings = connect::ClickHouseSettings {
         url: args.clickhouse.clone(),
         database: args.database.clone(),
@@ -224,13 +245,55 @@ pub async fn audit(args: &AuditArgs) -> anyhow::Result<AuditReport> {
 
 /// Runs the command; `Ok(false)` when something is lost, doubled or altered.
 pub async fn command(args: AuditArgs) -> anyhow::Result<bool> {
-    let report = audit(&args).await?;
-    if args.json {
-        println!("{}", serde_json::to_string(&report).context("a report is plain numbers")?);
+    match &args.ledger {
+        Some(ledger) => {
+            let report = audit(&args, ledger).await?;
+            print(&report, args.json)?;
+            Ok(report.is_clean())
+        }
+        None => {
+            let outcome = log::audit(&node(&args)?).await?;
+            print(&outcome, args.json)?;
+            Ok(outcome.clean)
+        }
+    }
+}
+
+fn print(report: &(impl Serialize + std::fmt::Display), json: bool) -> anyhow::Result<()> {
+    if json {
+        println!("{}", serde_json::to_string(report).context("a report is plain numbers and text")?);
     } else {
         print!("{report}");
     }
-    Ok(report.is_clean())
+    Ok(())
+}
+
+/// What the settings name; where they name nothing, what a running `standalone` brings along.
+fn node(args: &AuditArgs) -> anyhow::Result<log::Node> {
+    let mut settings = Settings::load(args.config.as_deref())?;
+    let is_apart = !settings.kafka.brokers.is_empty() && !settings.clickhouse.url.is_empty();
+    if is_apart && args.data_dir.is_some() {
+        bail!("--data-dir: the settings name Kafka and ClickHouse; leave one of them out");
+    }
+    if !is_apart {
+        let data_dir = args.data_dir.as_ref().unwrap_or(&settings.data_dir);
+        let ready = Ready::read(data_dir)?;
+        let identity = Identity::load_or_create(data_dir)?;
+        if settings.kafka.brokers.is_empty() {
+            settings.kafka.brokers = ready.kafka;
+        }
+        if settings.clickhouse.url.is_empty() {
+            settings.clickhouse = identity.clickhouse(&ready.clickhouse.url);
+        }
+    }
+    let admin = args.repair.then(|| settings.clickhouse("admin", &settings.clickhouse.admin)).transpose()?;
+    Ok(log::Node {
+        kafka: settings.kafka()?,
+        writer: settings.clickhouse("writer", &settings.clickhouse.writer)?,
+        admin,
+        config: settings.aggregator.clone(),
+        sites: settings.sites.clone(),
+    })
 }
 
 impl std::fmt::Display for AuditReport {

@@ -25,7 +25,7 @@ use crate::{
     roles::{self, Shared},
     settings::Settings,
     snippet::{self, SnippetArgs},
-    standalone::{self, READY_FILE, StandaloneArgs},
+    standalone::{self, StandaloneArgs},
     supervisor::{Role, stop_on_signal},
     telemetry::Telemetry,
 };
@@ -56,11 +56,14 @@ enum Command {
     Snippet(SnippetArgs),
     /// Sends the events of synthetic visitors and keeps a ledger
     Load(LoadArgs),
-    /// Holds a ledger against ClickHouse: what is lost, doubled or altered
+    /// Holds the tables against the log, or a ledger against the tables: what is missing, doubled or altered
     Audit(AuditArgs),
     /// The embedded broker alone
     #[command(hide = true)]
     Broker(BrokerArgs),
+    /// The embedded engine alone
+    #[command(hide = true)]
+    Clickhouse(EngineArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -109,6 +112,17 @@ struct BrokerArgs {
     /// How often retention and compaction run
     #[arg(long, value_name = "MS", default_value_t = 10_000)]
     maintenance_ms: u64,
+}
+
+#[derive(Debug, clap::Args)]
+struct EngineArgs {
+    #[arg(long, value_name = "DIR")]
+    data_dir: PathBuf,
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// Holds JSON with the section [clickhouse] of a settings file once the engine answers
+    #[arg(long, value_name = "FILE")]
+    ready_file: Option<PathBuf>,
 }
 
 /// Parses and runs; an error is one line on stderr, from the outermost context to the cause.
@@ -181,6 +195,12 @@ impl Command {
                 };
                 let stop = stop_on_signal()?;
                 broker::serve(config, args.ready_file.as_deref(), stop.cancelled_owned()).await?;
+                Ok(true)
+            }
+            Self::Clickhouse(args) => {
+                let stop = stop_on_signal()?;
+                standalone::engine_alone(&args.data_dir, args.listen, args.ready_file.as_deref(), stop)
+                    .await?;
                 Ok(true)
             }
         }
@@ -299,12 +319,7 @@ fn login(args: &LoginArgs) -> anyhow::Result<()> {
             footfall_dashboard::login_url(&settings.shared_secret()?, url, now)
         }
         None => {
-            let path = args.data_dir.join(READY_FILE);
-            let ready = std::fs::read(&path).with_context(|| {
-                format!("{}: no footfall runs on --data-dir {}", path.display(), args.data_dir.display())
-            })?;
-            let ready: Ready =
-                serde_json::from_slice(&ready).with_context(|| format!("{}", path.display()))?;
+            let ready = Ready::read(&args.data_dir)?;
             let identity = Identity::load_or_create(&args.data_dir)?;
             footfall_dashboard::login_url(&identity.secret, &ready.dashboard, now)
         }

@@ -12,6 +12,11 @@ use anyhow::Context;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 
+use crate::{
+    embedded::clickhouse::{ADMIN, DATABASE, READER, WRITER},
+    settings::{ClickHouse, Login},
+};
+
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Identity {
@@ -48,6 +53,18 @@ impl Identity {
                 Ok(identity)
             }
             Err(error) => Err(error).with_context(|| format!("{}: cannot be read", path.display())),
+        }
+    }
+
+    /// The embedded engine at `url`, with its three users.
+    pub fn clickhouse(&self, url: &str) -> ClickHouse {
+        let login = |user: &str, password: &str| Login { user: user.into(), password: password.into() };
+        ClickHouse {
+            url: url.to_owned(),
+            database: DATABASE.to_owned(),
+            writer: login(WRITER, &self.writer_password),
+            reader: login(READER, &self.reader_password),
+            admin: login(ADMIN, &self.admin_password),
         }
     }
 

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use anyhow::Context;
 use footfall_schemas::snippet::script_tag;
 use serde::{Deserialize, Serialize};
 
@@ -50,7 +51,19 @@ impl fmt::Debug for ReadyClickHouse {
     }
 }
 
+/// In the data directory while the node is ready.
+pub const READY_FILE: &str = "ready.json";
+
 impl Ready {
+    /// Of the `standalone` that runs on this data directory.
+    pub fn read(data_dir: &Path) -> anyhow::Result<Self> {
+        let path = data_dir.join(READY_FILE);
+        let ready = std::fs::read(&path).with_context(|| {
+            format!("{}: no footfall runs on --data-dir {}", path.display(), data_dir.display())
+        })?;
+        serde_json::from_slice(&ready).with_context(|| format!("{}", path.display()))
+    }
+
     /// Writes the file whole. It is removed when the guard is dropped.
     pub fn write(&self, path: &Path) -> anyhow::Result<ReadyFile> {
         write_private(path, &serde_json::to_vec_pretty(self)?)?;

@@ -71,6 +71,7 @@ pub fn aggregator(shared: &Shared<'_>) -> anyhow::Result<(Role, Arc<Status>)> {
     let status = Arc::new(Status::default());
     let parts = footfall_aggregator::Parts {
         config: settings.aggregator.clone(),
+        sites: settings.sites.clone(),
         kafka: shared.kafka.clone(),
         clickhouse: settings.clickhouse("writer", &settings.clickhouse.writer)?,
         member: node_name(settings, None),

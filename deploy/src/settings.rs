@@ -9,9 +9,9 @@ use std::{
 use anyhow::{Context, bail};
 use footfall_schemas::{
     connect::{ClickHouseSettings, KafkaSettings, default_database},
-    site::{OriginPattern, Site},
+    site::{OriginPattern, SESSION_GAPS, Site},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::telemetry::TelemetrySettings;
 
@@ -76,7 +76,7 @@ pub struct Kafka {
 }
 
 /// `[clickhouse]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ClickHouse {
     /// `http://host:port`. `standalone` runs its own engine when this is empty.
@@ -90,7 +90,7 @@ pub struct ClickHouse {
     pub admin: Login,
 }
 
-#[derive(Clone, Default, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Login {
     pub user: String,
@@ -167,7 +167,7 @@ impl Settings {
     }
 
     pub fn parse(text: &str) -> anyhow::Result<Self> {
-        let settings: Self = toml::from_str(text)?;
+        let settings: Self = toml::from_str(text).map_err(|error| legible(&error, text))?;
         settings.check()?;
         Ok(settings)
     }
@@ -175,6 +175,7 @@ impl Settings {
     fn check(&self) -> anyhow::Result<()> {
         self.telemetry.check().map_err(anyhow::Error::msg)?;
         self.ingest.check()?;
+        self.aggregator.check()?;
         let mut keys: Vec<_> = self.sites.iter().map(|site| &site.key).collect();
         keys.sort();
         if let Some(twice) = keys.windows(2).find(|pair| pair[0] == pair[1]) {
@@ -184,6 +185,14 @@ impl Settings {
             bail!(
                 "sites.origins: site {:?} allows no origin, so no page could send; name its origins",
                 site.key.as_str()
+            );
+        }
+        if let Some(site) = self.sites.iter().find(|site| !SESSION_GAPS.contains(&site.session_gap_minutes)) {
+            let (least, most) = SESSION_GAPS.into_inner();
+            bail!(
+                "sites.session_gap_minutes: site {:?} has {}, which is not {least} to {most}",
+                site.key.as_str(),
+                site.session_gap_minutes
             );
         }
         if self.kafka.partitions == 0 || self.kafka.partitions > 10_000 {
@@ -230,6 +239,17 @@ impl Settings {
             password: login.password.clone(),
         })
     }
+}
+
+/// The parser's error shows the line that it is about, unless that holds what stays out of logs.
+fn legible(error: &toml::de::Error, text: &str) -> anyhow::Error {
+    let shown = error.to_string();
+    if !["secret", "password", "webhook"].iter().any(|key| shown.contains(key)) {
+        return anyhow::Error::msg(shown);
+    }
+    let start = error.span().map_or(0, |span| span.start);
+    let line = text.bytes().take(start).filter(|byte| *byte == b'\n').count() + 1;
+    anyhow::anyhow!("line {line}: {}", error.message())
 }
 
 /// The site of a fresh `standalone`: pages on this machine may send.
@@ -285,10 +305,25 @@ mod tests {
         "sites.key"
     )]
     #[case::site_without_origin("[[sites]]\nkey=\"a\"\norigins=[]", "sites.origins")]
+    #[case::no_gap(
+        "[[sites]]\nkey=\"a\"\norigins=[\"*\"]\nsession_gap_minutes=0",
+        "sites.session_gap_minutes: site \"a\" has 0, which is not 1 to 720"
+    )]
+    #[case::long_gap("[[sites]]\nkey=\"a\"\norigins=[\"*\"]\nsession_gap_minutes=721", "not 1 to 720")]
     #[case::bad_site_key("[[sites]]\nkey=\"A B\"\norigins=[]", "site key")]
     #[case::bad_origin("[[sites]]\nkey=\"a\"\norigins=[\"example.com\"]", "https://example.com")]
     #[case::bad_limit("[ingest.limits]\nconnections = 5\nsockets = 5", "limits.sockets")]
+    #[case::bad_tries("[aggregator.webhooks]\ntries = 0", "webhooks.tries")]
     #[case::bad_ratio("[telemetry]\ntrace_ratio = 2.0", "telemetry.trace_ratio")]
+    #[case::bad_rule(
+        "[[sites]]\nkey=\"a\"\norigins=[\"*\"]\nalerts=[{name=\"x\",kind=\"silence\",minutes=99}]",
+        "alert \"x\": minutes: 99 is not 1 to 25"
+    )]
+    #[case::bad_webhook(
+        "[[sites]]\nkey=\"a\"\norigins=[\"*\"]\nalert_webhooks=[{url=\"a\"}]",
+        "alert_webhooks: url"
+    )]
+    #[case::bad_network("[aggregator.webhooks]\nallow=[\"intranet\"]", "\"intranet\" is no network")]
     fn a_wrong_setting_stops_the_boot_and_is_named(#[case] text: &str, #[case] told: &str) {
         let error = format!("{:#}", Settings::parse(text).unwrap_err());
         assert!(error.contains(told), "{error}");
@@ -298,6 +333,20 @@ mod tests {
     fn the_documented_file_is_valid_and_says_the_defaults() {
         let documented = Settings::parse(include_str!("../footfall.toml")).unwrap();
         assert_eq!(format!("{documented:?}"), format!("{:?}", Settings::default()));
+    }
+
+    #[rstest]
+    #[case("node = \"a\"\nsecret = \"hunter2\"", "line 2: a secret is 64")]
+    #[case("[[sites]]\nkey=\"a\"\norigins=[\"*\"]\nsecret=\"hunter2\"", "line 4: secret: write 64")]
+    #[case("[clickhouse.writer]\npassword = \"hunter2\"\nuser = 1", "user = 1")]
+    #[case("[clickhouse]\nwriter = { password = \"hunter2\", user = 1 }", "line 2: invalid type: integer")]
+    #[case(
+        "[[sites]]\nkey=\"a\"\norigins=[\"*\"]\n[[sites.alert_webhooks]]\nurl=\"hunter2\"",
+        "line 5: alert_webhooks: url"
+    )]
+    fn an_error_shows_no_secret(#[case] text: &str, #[case] says: &str) {
+        let error = format!("{:#}", Settings::parse(text).unwrap_err());
+        assert!(error.contains(says) && !error.contains("hunter2"), "{error}");
     }
 
     #[test]

@@ -16,14 +16,14 @@ use tracing::{error, warn};
 use crate::{
     embedded::{
         broker::{Broker, BrokerConfig},
-        clickhouse::{ADMIN, DATABASE, Engine, EngineConfig, READER, WRITER},
+        clickhouse::{Engine, EngineConfig},
     },
-    identity::Identity,
+    identity::{Identity, write_private},
     load::unix_ms,
     migrate,
-    ready::{Ready, ReadyClickHouse, reachable},
+    ready::{READY_FILE, Ready, ReadyClickHouse, reachable},
     roles::{self, Shared},
-    settings::{self, Settings, demo_site},
+    settings::{Settings, demo_site},
     supervisor::Role,
     telemetry::Telemetry,
 };
@@ -100,7 +100,7 @@ pub async fn run(
     };
     let mut clickhouse = settings.clickhouse.clone();
     if let Some(engine) = &engine {
-        clickhouse = engine.as_settings(&identity);
+        clickhouse = identity.clickhouse(engine.engine.url());
     }
     let mut settings = Settings { clickhouse, ..settings };
 
@@ -170,15 +170,12 @@ pub async fn run(
 
 /// Tells that everything is ready. Ends only with an error.
 async fn announce_and_wait(ready: &Ready, data_dir: &Path, ready_file: Option<&Path>) -> anyhow::Result<()> {
-    // `footfall login` finds the running node by this one.
+    // `footfall login` and `footfall audit` find the running node by this one.
     let _own = ready.write(&data_dir.join(READY_FILE))?;
     let _asked = ready_file.map(|path| ready.write(path)).transpose()?;
     println!("{}", ready.banner(data_dir));
     std::future::pending().await
 }
-
-/// In the data directory while the node is ready.
-pub const READY_FILE: &str = "ready.json";
 
 struct Roles {
     ingest: Role,
@@ -250,24 +247,32 @@ async fn start_engine(settings: &Settings, identity: &Identity) -> anyhow::Resul
     Ok(Some(EmbeddedEngine { config, engine }))
 }
 
+/// The engine without roles, until `stop`.
+pub async fn engine_alone(
+    data_dir: &Path,
+    listen: SocketAddr,
+    ready_file: Option<&Path>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    // The engine changes its working directory.
+    let data_dir = std::path::absolute(data_dir).context("--data-dir")?;
+    let identity = Identity::load_or_create(&data_dir)?;
+    let mut settings = Settings { data_dir, ..Settings::default() };
+    settings.listen.clickhouse = listen;
+    let grace = settings.grace_period();
+    let engine = start_engine(&settings, &identity).await?.context("nobody else's engine is set")?;
+    if let Some(path) = ready_file {
+        write_private(path, &serde_json::to_vec(&identity.clickhouse(engine.engine.url()))?)?;
+    }
+    engine.keep_running(stop, grace).await
+}
+
 struct EmbeddedEngine {
     config: EngineConfig,
     engine: Engine,
 }
 
 impl EmbeddedEngine {
-    fn as_settings(&self, identity: &Identity) -> settings::ClickHouse {
-        let login =
-            |user: &str, password: &str| settings::Login { user: user.into(), password: password.into() };
-        settings::ClickHouse {
-            url: self.engine.url().to_owned(),
-            database: DATABASE.to_owned(),
-            writer: login(WRITER, &identity.writer_password),
-            reader: login(READER, &identity.reader_password),
-            admin: login(ADMIN, &identity.admin_password),
-        }
-    }
-
     /// Starts the engine again when it crashes; the aggregator finds out by itself what was written.
     async fn keep_running(mut self, stop: CancellationToken, grace: Duration) -> anyhow::Result<()> {
         const MOST_CRASHES: u32 = 5;

@@ -5,7 +5,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Node, eventually, report};
+use common::{Node, audit_log, eventually, report};
 
 /// Closed minutes are written when the log has been quiet for a while; a minute may still be open when a load ends.
 const AUDIT_WAIT: &str = "120s";
@@ -28,7 +28,25 @@ fn twenty_thousand_events_over_five_hundred_sockets_are_rows_and_rolling_counts_
     assert_eq!(node.count("SELECT count() FROM events"), 20_000);
     let rolling = "SELECT sum(events) FROM rolling_counts WHERE dimension = 'total'";
     assert_eq!(node.count(rolling), 20_000, "the reader needs no FINAL of its own");
+    sessions_are_those_of_the_rows(&node, 20_000);
     assert_eq!(node.stop(), Some(0));
+}
+
+/// Within minutes no session ends and none are joined: each has the rows that name it.
+fn sessions_are_those_of_the_rows(node: &Node, events: u64) {
+    eventually("sessions of all events", Duration::from_secs(60), || {
+        (node.count("SELECT sum(events) FROM sessions") == events).then_some(())
+    });
+    let different = "SELECT count() FROM \
+        (SELECT session, count() AS events, countIf(kind = 'view') AS views, min(event_time) AS start, \
+            max(event_time) AS end, sum(engaged_ms) AS engaged_ms FROM events GROUP BY session) AS raw \
+        FULL JOIN sessions USING session \
+        WHERE (raw.events, raw.views, raw.start, raw.end, raw.engaged_ms) != \
+            (sessions.events, sessions.views, sessions.start, sessions.end, sessions.engaged_ms)";
+    assert_eq!(node.count(different), 0);
+    let without_entry =
+        "SELECT count() FROM sessions WHERE entry_path = '' OR exit_path = '' OR browser = ''";
+    assert_eq!(node.count(without_entry), 0);
 }
 
 #[test]
@@ -56,4 +74,7 @@ fn what_was_acked_survives_kill_9_of_everything_once() {
     assert!(clean, "{audit}");
     assert_eq!(audit["stored"], 30_000, "{audit}");
     assert_eq!(node.count("SELECT count() FROM events"), 30_000);
+    sessions_are_those_of_the_rows(&node, 30_000);
+    let (outcome, code) = audit_log(&["--data-dir", dir.path().to_str().unwrap()]);
+    assert_eq!(code, 0, "the log says otherwise: {outcome}");
 }

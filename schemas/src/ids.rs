@@ -26,7 +26,8 @@ pub struct EventId {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct VisitorId(pub u64);
 
-/// A visitor's activity without a gap of 30 minutes; a function of the site, the visitor and the first event's id.
+/// A visitor's activity without a silence of the site's `session_gap_minutes`; a function of the site, the visitor and
+/// the id of the event that was the first to arrive.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId(pub u64);
 
@@ -94,7 +95,7 @@ impl EventId {
 }
 
 impl SessionId {
-    /// Session that starts with `first`.
+    /// Session that was made for `first`.
     pub fn starting_with(site: &SiteId, visitor: VisitorId, first: EventId) -> Self {
         let mut bytes = Vec::with_capacity(96);
         bytes.extend_from_slice(site.as_str().as_bytes());

@@ -49,7 +49,8 @@ pub struct LiveState {
     /// By start of the minute (s since 1970), the last [`MINUTES_SHOWN`].
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "by_start")]
     pub minutes: BTreeMap<i64, MinuteCounts>,
-    /// Page views (events for [`Dimension::Event`]) of the last [`MINUTES_SHOWN`] minutes by value.
+    /// Page views of the last [`MINUTES_SHOWN`] minutes by value: events for [`Dimension::Event`], sessions that started
+    /// in them for [`Dimension::Entry`] and [`Dimension::Exit`].
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tops: BTreeMap<Dimension, BTreeMap<String, u64>>,
     /// Of the lists that are not exact: the most that a count in it may be told too much, and that a value not in it
@@ -76,6 +77,15 @@ pub struct Totals {
     pub late: u64,
     /// Records and lines that could not be read.
     pub poison: u64,
+    /// Sessions that started in the last [`MINUTES_SHOWN`] minutes.
+    #[serde(default)]
+    pub sessions: u64,
+    /// Of these, how many consist of one page view and no custom event.
+    #[serde(default)]
+    pub bounces: u64,
+    /// From first to last event of these, added up, ms.
+    #[serde(default)]
+    pub duration_ms: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
@@ -90,7 +100,7 @@ pub struct MinuteCounts {
     pub events: u64,
     /// Distinct visitors in this minute.
     pub visitors: u64,
-    /// Sessions that started in this minute.
+    /// Sessions that started in this minute, as far as is known: a late event can move a session's start, or join two.
     pub sessions: u64,
 }
 
@@ -145,6 +155,9 @@ impl LiveState {
             totals.duplicate += other.duplicate;
             totals.late += other.late;
             totals.poison += other.poison;
+            totals.sessions += other.sessions;
+            totals.bounces += other.bounces;
+            totals.duration_ms += other.duration_ms;
         }
         for (second, other) in &other.seconds {
             let counts = self.seconds.entry(*second).or_default();

@@ -22,5 +22,8 @@ migrations![
     "0002_rolling_counts",
     "0003_dead_letters",
     "0004_place_and_terms",
-    "0007_sessions_are_counted_apart"
+    "0005_sessions",
+    "0006_alerts",
+    "0007_sessions_are_counted_apart",
+    "0008_dead_letters_by_offset",
 ];

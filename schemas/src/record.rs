@@ -129,10 +129,19 @@ pub fn partition_for(site: &SiteId, visitor: VisitorId, partitions: u32) -> i32 
 pub fn parse_lines(value: &[u8]) -> impl Iterator<Item = (u16, Result<EventRecord, BadLine>)> + '_ {
     value.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).enumerate().map(|(index, line)| {
         match u16::try_from(index) {
-            Ok(index) => (index, serde_json::from_slice(line).map_err(BadLine::from)),
+            Ok(index) => (index, parse_line(line)),
             Err(_) => (u16::MAX, Err(BadLine("more events in a record than 65,535".into()))),
         }
     })
+}
+
+fn parse_line(line: &[u8]) -> Result<EventRecord, BadLine> {
+    // Checked once, the line costs less than its fields checked one by one.
+    let parsed = match std::str::from_utf8(line) {
+        Ok(text) => serde_json::from_str(text),
+        Err(_) => serde_json::from_slice(line),
+    };
+    parsed.map_err(BadLine::from)
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

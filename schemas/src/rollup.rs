@@ -35,12 +35,21 @@ dimensions! {
     Device = "device",
     /// Custom events by name.
     Event = "event",
+    /// Sessions by the page they were entered on. From here on the dimensions are of sessions.
+    Entry = "entry",
+    /// Sessions by the page they were left from.
+    Exit = "exit",
 }
 
 impl Dimension {
+    /// The dimensions of `rolling_counts`. The others are of sessions: an event that comes late can change what was
+    /// counted by them.
+    pub const OF_EVENTS: &[Self] = Self::ALL.split_at(Self::Entry as usize).0;
+
     /// The value under which this event is counted; `None` when it is not counted by this dimension.
     /// [`Dimension::Total`] and [`Dimension::Page`] count every event, so that their sums equal the rows;
-    /// [`Dimension::Event`] counts custom events; the others count page views.
+    /// [`Dimension::Event`] counts custom events; [`Dimension::Entry`] and [`Dimension::Exit`] count sessions and no
+    /// event; the others count page views.
     pub fn value_of<'a>(self, event: &'a EventRecord) -> Option<&'a str> {
         use crate::EventKind::{Custom, PageView};
         let of_view = |value: &'a str| (event.kind == PageView && !value.is_empty()).then_some(value);
@@ -55,6 +64,7 @@ impl Dimension {
             Self::Browser => of_view(&event.browser),
             Self::System => of_view(&event.system),
             Self::Device => of_view(&event.device),
+            Self::Entry | Self::Exit => None,
         }
     }
 }

@@ -4,7 +4,7 @@ use clickhouse::Row;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{Dimension, EventRecord, SessionId, SiteId, record::DeadLetter, rollup::Measures};
+use crate::{Dimension, EventRecord, SessionId, SiteId, alert::Alert, record::DeadLetter, rollup::Measures};
 
 /// Where an event lies on Kafka.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -160,6 +160,46 @@ impl RollingRow {
     }
 }
 
+/// A row of `sessions`: absolute values of one session; the highest `version` holds.
+#[derive(Debug, Clone, PartialEq, Eq, Row, Serialize, Deserialize)]
+pub struct SessionRow {
+    pub site: String,
+    pub session: u64,
+    pub visitor: u64,
+    /// DateTime64(3): ms since 1970. Time of the event that the session was made for: one of its events, not always the
+    /// first. It never changes, so the table's key can hold it.
+    pub opened: i64,
+    /// Times of the first and the last event, ms since 1970.
+    pub start: i64,
+    pub end: i64,
+    pub duration_ms: u64,
+    /// Paths of the first and the last page view; of a session without any, of the first and the last event.
+    pub entry_path: String,
+    pub exit_path: String,
+    pub views: u32,
+    /// Events of every kind.
+    pub events: u32,
+    pub customs: u32,
+    pub engaged_ms: u64,
+    /// 1 when it is one page view and no custom event.
+    pub is_bounce: u8,
+    /// From here to `device`: of the event that `entry_path` is of.
+    pub referrer_host: String,
+    pub channel: String,
+    pub utm_campaign: String,
+    pub country: String,
+    pub browser: String,
+    pub system: String,
+    pub device: String,
+    /// The session that this one was found to be a part of; 0 for none.
+    pub joined: u64,
+    pub _partition: i32,
+    /// Offset after the last record that changed it.
+    pub version: u64,
+    /// 1 when it was joined to another: `FINAL` leaves it out.
+    pub is_deleted: u8,
+}
+
 /// A row of `dead_letters`; written twice it is still one.
 #[derive(Debug, Clone, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct DeadLetterRow {
@@ -196,6 +236,40 @@ impl DeadLetterRow {
             _partition: at.partition,
             _offset: at.offset,
             _index: at.index,
+        }
+    }
+}
+
+/// A row of `alerts`; the highest `version` holds.
+#[derive(Debug, Clone, PartialEq, Row, Serialize, Deserialize)]
+pub struct AlertRow {
+    pub site: String,
+    pub rule: String,
+    pub opened_at: i64,
+    /// Null while it is open.
+    pub resolved_at: Option<i64>,
+    pub kind: String,
+    pub value: f64,
+    pub threshold: f64,
+    pub text: String,
+    #[serde(with = "clickhouse::serde::uuid")]
+    pub id: Uuid,
+    pub version: u64,
+}
+
+impl From<&Alert> for AlertRow {
+    fn from(alert: &Alert) -> Self {
+        Self {
+            site: alert.site.as_str().to_owned(),
+            rule: alert.rule.clone(),
+            opened_at: alert.opened_at,
+            resolved_at: alert.resolved_at,
+            kind: alert.kind.as_str().to_owned(),
+            value: alert.value,
+            threshold: alert.threshold,
+            text: alert.text.clone(),
+            id: alert.id,
+            version: alert.version(),
         }
     }
 }

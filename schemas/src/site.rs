@@ -1,11 +1,21 @@
 //! A site and the origins its pages may come from.
 
+use std::ops::RangeInclusive;
+
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use crate::{SiteId, page_rules::PathRule, secret::SiteSecret, tracker_settings::TrackerSettings};
+use crate::{
+    SiteId, alert_rule::AlertRule, page_rules::PathRule, secret::SiteSecret, time::MINUTE_MS,
+    tracker_settings::TrackerSettings, webhook::Webhook,
+};
+
+/// A visitor's silence that ends a session, in minutes, where the site says nothing else.
+pub const SESSION_GAP_MINUTES: u16 = 30;
+/// What a site may say.
+pub const SESSION_GAPS: RangeInclusive<u16> = 1..=720;
 
 /// `[[sites]]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Site {
     pub key: SiteId,
@@ -29,6 +39,18 @@ pub struct Site {
     pub query_allowlist: Vec<String>,
     #[serde(default)]
     pub path_rules: Vec<PathRule>,
+    /// A visitor's silence, by event time, that ends a session: one of [`SESSION_GAPS`].
+    #[serde(default = "session_gap_minutes")]
+    pub session_gap_minutes: u16,
+    /// Who is told is nobody else's business.
+    #[serde(default, skip_serializing, deserialize_with = "crate::alert_rule::rules_of_a_site")]
+    pub alerts: Vec<AlertRule>,
+    #[serde(default, skip_serializing, deserialize_with = "crate::webhook::webhooks_of_a_site")]
+    pub alert_webhooks: Vec<Webhook>,
+}
+
+fn session_gap_minutes() -> u16 {
+    SESSION_GAP_MINUTES
 }
 
 fn enabled() -> bool {
@@ -69,7 +91,14 @@ impl Site {
             tracker: TrackerSettings::default(),
             query_allowlist: Vec::new(),
             path_rules: Vec::new(),
+            session_gap_minutes: session_gap_minutes(),
+            alerts: Vec::new(),
+            alert_webhooks: Vec::new(),
         }
+    }
+
+    pub fn session_gap_ms(&self) -> i64 {
+        i64::from(self.session_gap_minutes) * MINUTE_MS
     }
 
     pub fn allows(&self, origin: &str) -> bool {

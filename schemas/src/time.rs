@@ -8,9 +8,6 @@ pub const RESEND_WINDOW_MS: i64 = 7 * 24 * 60 * 60 * 1000;
 pub const SECOND_MS: i64 = 1_000;
 pub const MINUTE_MS: i64 = 60 * SECOND_MS;
 
-/// A visitor's silence that ends a session.
-pub const SESSION_GAP_MS: i64 = 30 * MINUTE_MS;
-
 /// What was done to an event's time, kept with the event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]

@@ -10,6 +10,8 @@ pub const LIVE: &str = "footfall.live";
 pub const PRESENCE: &str = "footfall.presence";
 /// State of each events partition at a known offset; as many partitions as [`EVENTS`], compacted.
 pub const SNAPSHOTS: &str = "footfall.snapshots";
+/// State of each alert rule that has fired ([`crate::alert`]), compacted. Key: `site/rule`.
+pub const ALERTS: &str = "footfall.alerts";
 
 /// How a topic is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,5 +49,10 @@ pub const ALL: &[TopicSpec] = &[
             ("segment.bytes", "16777216"),
             ("max.message.bytes", "2097152"),
         ],
+    },
+    TopicSpec {
+        name: ALERTS,
+        like_events: false,
+        configs: &[("cleanup.policy", "compact"), ("segment.bytes", "16777216")],
     },
 ];

@@ -29,12 +29,13 @@ pub struct Args {
     size: Size,
 }
 
-pub fn run(args: &Args) {
-    let rows = measure(args);
-    println!("{}", report::table(["Stage", "ns an event", "Share"], &rows));
+impl Args {
+    pub fn of(size: Size) -> Self {
+        Self { events: 500_000, rate: 5_000, block: 20_000, size }
+    }
 }
 
-fn measure(args: &Args) -> Vec<[String; 3]> {
+pub fn run(args: &Args) -> String {
     let (sender, records) = sync_channel::<Packed>(1_024);
     let Args { events, rate, block, size } = args.clone();
     let make = move || {
@@ -50,15 +51,13 @@ fn measure(args: &Args) -> Vec<[String; 3]> {
     let fold = move || {
         let mut folding = Folding::new();
         let mut stages = Stages::default();
-        let (mut folded, mut open, mut bytes) = (0, 0, 0);
+        let (mut open, mut bytes) = (0, 0);
         let mut close = |folding: &mut Folding, stages: &mut Stages| {
             let rows = stages.spend("close: counts, sweep, boundary", || folding.close());
             bytes += stages.spend("encode", || encode(&rows)).len();
         };
         for record in records {
-            folded += record.events;
-            let taken_at = BEGAN + (folded * 1_000 / rate) as i64;
-            let parsed = stages.spend("parse", || folding.parse(&record.value, taken_at));
+            let parsed = stages.spend("parse", || folding.parse(&record.value, record.at));
             stages.spend("fold", || folding.fold(parsed));
             open += record.events;
             if open >= block {
@@ -68,13 +67,18 @@ fn measure(args: &Args) -> Vec<[String; 3]> {
         }
         close(&mut folding, &mut stages);
         let state = stages.spend("snapshot", || folding.snapshot());
-        println!("{events} events: {bytes} bytes for ClickHouse, {} bytes of state", state.len());
-        stages.rows(events)
+        let stages = report::table(["Stage", "ns an event", "Share"], &stages.rows(events));
+        format!(
+            "One partition, {events} events in memory, {rate} a second of log time, blocks of {block}. CPU time of one \
+             thread. A block is {} bytes a row; the state is {} bytes.\n\n{stages}",
+            bytes / events,
+            state.len()
+        )
     };
     let traffic = thread::Builder::new().name("traffic".to_owned()).spawn(make).unwrap();
-    let rows = thread::Builder::new().name("fold".to_owned()).spawn(fold).unwrap().join().unwrap();
+    let told = thread::Builder::new().name("fold".to_owned()).spawn(fold).unwrap().join().unwrap();
     traffic.join().unwrap();
-    rows
+    told
 }
 
 /// CPU time of this thread, by what it was spent on.

@@ -1,4 +1,8 @@
-//! Tables in Markdown.
+//! Tables in Markdown, and the file that keeps them: a section a part, replaced when that part runs again.
+
+use std::{fs, path::Path};
+
+const TITLE: &str = "# What the aggregator costs\n\nWritten by `make bench-aggregator`.\n";
 
 /// Rows of cells under a head; numbers to the right.
 pub fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
@@ -13,4 +17,26 @@ pub fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
     text += &line(&rule).replace("| ", "|").replace(" |", "|");
     rows.iter().for_each(|row| text += &line(row));
     text
+}
+
+/// Prints the section and puts it into the file in the place of the one with the same title.
+pub fn write(file: &Path, title: &str, section: &str) {
+    println!("## {title}\n\n{section}");
+    let before = fs::read_to_string(file).unwrap_or_else(|_| TITLE.to_owned());
+    let heading = format!("## {title}\n");
+    let mut sections: Vec<String> =
+        before.split_inclusive('\n').fold(vec![String::new()], |mut sections, line| {
+            if line.starts_with("## ") {
+                sections.push(String::new());
+            }
+            *sections.last_mut().unwrap() += line;
+            sections
+        });
+    let written = format!("{heading}\n{}\n", section.trim_end());
+    match sections.iter_mut().find(|section| section.starts_with(&heading)) {
+        Some(old) => *old = written,
+        None => sections.push(written),
+    }
+    let text: Vec<_> = sections.iter().map(|section| section.trim_end()).collect();
+    fs::write(file, text.join("\n\n") + "\n").unwrap();
 }

@@ -181,6 +181,7 @@ pub struct Packer {
 
 #[derive(Clone)]
 struct Open {
+    at: i64,
     value: Vec<u8>,
     events: usize,
     most: usize,
@@ -189,13 +190,18 @@ struct Open {
 /// A record's value, its partition and how many events lie in it.
 pub struct Packed {
     pub partition: i32,
+    /// When its last event was received, ms since 1970.
+    pub at: i64,
     pub value: Vec<u8>,
     pub events: usize,
 }
 
 impl Packer {
     pub fn new(seed: u64, partitions: usize) -> Self {
-        Self { random: Random(seed), open: vec![Open { value: Vec::new(), events: 0, most: 32 }; partitions] }
+        Self {
+            random: Random(seed),
+            open: vec![Open { at: 0, value: Vec::new(), events: 0, most: 32 }; partitions],
+        }
     }
 
     /// The record that this event fills, if it does.
@@ -205,6 +211,7 @@ impl Packer {
         serde_json::to_writer(&mut open.value, event).unwrap();
         open.value.push(b'\n');
         open.events += 1;
+        open.at = event.received_at;
         (open.events >= open.most).then(|| self.take(partition))
     }
 
@@ -216,9 +223,9 @@ impl Packer {
 
     fn take(&mut self, partition: i32) -> Packed {
         let most = 16 + self.random.below(49);
-        let next = Open { value: Vec::with_capacity(most * 600), events: 0, most };
+        let next = Open { at: 0, value: Vec::with_capacity(most * 600), events: 0, most };
         let full = std::mem::replace(&mut self.open[partition as usize], next);
-        Packed { partition, value: full.value, events: full.events }
+        Packed { partition, at: full.at, value: full.value, events: full.events }
     }
 }
 

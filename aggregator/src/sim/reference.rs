@@ -3,30 +3,39 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use footfall_schemas::{
-    Dimension, SiteId,
+    Dimension, SiteId, VisitorId,
     live::Totals,
     record::parse_lines,
     rollup::Measures,
-    rows::{Coordinates, EventRow},
+    rows::{Coordinates, EventRow, SessionRow},
     time::{Clock, MINUTE_MS, minute_of},
     topics,
 };
 
-use super::PARTITION;
-use crate::{panes::first_minute_shown, ports::RawRecord, session::Sessions};
+use super::{PARTITION, sessions::Visitor};
+use crate::{panes::first_minute_shown, ports::RawRecord};
 
 pub(super) struct Expected {
     pub(super) rows: BTreeMap<(i64, u16), EventRow>,
     pub(super) poison: BTreeSet<(i64, u16)>,
     pub(super) totals: BTreeMap<SiteId, Totals>,
+    pub(super) sessions: BTreeMap<u64, SessionRow>,
+    /// Sessions that were found to be a part of another.
+    pub(super) joined: BTreeMap<u64, u64>,
     log_time: i64,
 }
 
-pub(super) fn rows(records: &[RawRecord], lateness_ms: i64) -> Expected {
-    let mut expected =
-        Expected { rows: BTreeMap::new(), poison: BTreeSet::new(), totals: BTreeMap::new(), log_time: 0 };
+pub(super) fn rows(records: &[RawRecord], lateness_ms: i64, gap_ms: i64) -> Expected {
+    let mut expected = Expected {
+        rows: BTreeMap::new(),
+        poison: BTreeSet::new(),
+        totals: BTreeMap::new(),
+        sessions: BTreeMap::new(),
+        joined: BTreeMap::new(),
+        log_time: 0,
+    };
     let mut seen = HashSet::new();
-    let mut sessions = BTreeMap::<SiteId, Sessions>::new();
+    let mut visitors = BTreeMap::<(SiteId, VisitorId), Visitor>::new();
     for record in records {
         expected.log_time = expected.log_time.max(record.timestamp);
         if record.value.is_empty() {
@@ -48,17 +57,16 @@ pub(super) fn rows(records: &[RawRecord], lateness_ms: i64) -> Expected {
             let late = minute_of(event.event_time) + MINUTE_MS + lateness_ms <= expected.log_time;
             totals.stored += 1;
             totals.late += u64::from(late);
-            let (session, start) = sessions.entry(event.site.clone()).or_default().assign(
-                &event.site,
-                event.visitor,
-                event.event_id,
-                event.event_time,
-                expected.log_time,
-            );
+            let visitor = visitors.entry((event.site.clone(), event.visitor)).or_default();
+            let (session, start) = visitor.count(&event, record.offset, expected.log_time, gap_ms);
             let at = Coordinates { partition: PARTITION, offset: record.offset, index };
             let row = EventRow::new(event, session, start, late, topics::EVENTS, at);
             expected.rows.insert((record.offset, index), row);
         }
+    }
+    for visitor in visitors.into_values() {
+        expected.joined.extend(&visitor.joined);
+        expected.sessions.extend(visitor.rows().map(|row| (row.session, row)));
     }
     expected
 }
@@ -81,6 +89,7 @@ pub(super) fn cells(row: &EventRow) -> impl Iterator<Item = Cell> {
             Dimension::Browser => (view && !row.browser.is_empty(), row.browser.as_str()),
             Dimension::System => (view && !row.system.is_empty(), row.system.as_str()),
             Dimension::Device => (view && !row.device.is_empty(), row.device.as_str()),
+            Dimension::Entry | Dimension::Exit => (false, ""),
         };
         counted.then(|| (row.site.clone(), minute, dimension.as_str().to_owned(), value.to_owned()))
     })

@@ -1,5 +1,9 @@
 //! The log, the group, the store and the other topics, in memory, and everything that can go wrong with them.
 
+mod log;
+mod store;
+mod tables;
+
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -11,14 +15,15 @@ use footfall_schemas::{
     EventId, SiteId,
     live::{LiveRecord, LiveState},
     rollup::Measures,
-    rows::{EventRow, RollingRow},
-    time::minute_of,
+    rows::{EventRow, RollingRow, SessionRow},
+    time::{MINUTE_MS, minute_of},
 };
 use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
     time::{Instant, sleep},
 };
 
+pub(super) use self::log::PlayedLog;
 use super::{
     Felt, PARTITION,
     generator::{BEGAN, Rng},
@@ -30,6 +35,7 @@ use crate::{
     error::{LogError, StoreError},
     partition::{Stored, StoredEvent},
     ports::{Committed, Input, Log, Outlet, RawRecord, Store},
+    session::Gaps,
     snapshot::{Assembly, Chunk, Stored as StoredSnapshot},
 };
 
@@ -37,16 +43,18 @@ thread_local! {
     pub(super) static FELT: RefCell<Felt> = RefCell::default();
 }
 
-fn felt(what: &'static str) {
+pub(super) fn felt(what: &'static str) {
     FELT.with_borrow_mut(|felt| felt.note(what));
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Faults {
     /// Chance of each call to go wrong.
     pub(super) percent: u64,
     /// The log's beginning and the snapshots may be lost.
     pub(super) truncation: bool,
+    /// Every owner comes with other settings; snapshots are not lost.
+    pub(super) settings: bool,
 }
 
 pub(super) struct World {
@@ -63,6 +71,8 @@ struct Inner {
     /// First offset still held.
     low: i64,
     committed: Option<Committed>,
+    /// What was announced of the blocks that start at an offset.
+    announced: BTreeMap<i64, String>,
     epoch: u64,
     rows: Vec<EventRow>,
     /// Token and part, as the store remembers them.
@@ -70,9 +80,12 @@ struct Inner {
     /// Inserts still on their way: token, rows.
     underway: Vec<(String, Vec<EventRow>)>,
     counts: BTreeMap<Cell, (u64, Measures)>,
+    sessions: BTreeMap<u64, SessionRow>,
     snapshots: Vec<Chunk>,
     letters: Vec<(i64, u16)>,
     told: BTreeMap<SiteId, Told>,
+    /// Somebody else has changed the rows.
+    is_spoiled: bool,
 }
 
 /// What a dashboard node holds of a site.
@@ -118,7 +131,7 @@ impl Inner {
         };
         let cell = (row.site, i64::from(row.minute) * 1_000, row.dimension, row.value);
         let (version, counted) = self.counts.entry(cell.clone()).or_insert((row.version, measures));
-        if row.version == *version {
+        if row.version == *version && !self.is_spoiled {
             assert_eq!(*counted, measures, "two truths of one version: {cell:?} {version}");
         }
         if row.version > *version {
@@ -142,14 +155,17 @@ impl World {
             published: 0,
             low: 0,
             committed: None,
+            announced: BTreeMap::new(),
             epoch: 0,
             rows: Vec::new(),
             tokens: HashSet::new(),
             underway: Vec::new(),
             counts: BTreeMap::new(),
+            sessions: BTreeMap::new(),
             snapshots: Vec::new(),
             letters: Vec::new(),
             told: BTreeMap::new(),
+            is_spoiled: false,
         };
         Arc::new(Self { faults, began: Instant::now(), inner: Mutex::new(inner) })
     }
@@ -236,6 +252,20 @@ impl World {
         self.lock().counts.iter().map(|(cell, (_, measures))| (cell.clone(), *measures)).collect()
     }
 
+    /// The gaps that a new owner comes with.
+    pub(super) fn gaps(&self) -> Gaps {
+        if !self.faults.settings {
+            return Gaps::new();
+        }
+        let minutes = 1 + self.lock().rng.below(120) as i64;
+        Gaps::from([(SiteId::try_from("a").unwrap(), minutes * MINUTE_MS)])
+    }
+
+    /// Newest row of each session, those that were joined to another included.
+    pub(super) fn sessions(&self) -> BTreeMap<u64, SessionRow> {
+        self.lock().sessions.clone()
+    }
+
     pub(super) fn letters(&self) -> BTreeSet<(i64, u16)> {
         let letters = self.lock().letters.clone();
         let distinct: BTreeSet<_> = letters.iter().copied().collect();
@@ -267,221 +297,6 @@ impl World {
 
 fn broken() -> StoreError {
     StoreError("played".into())
-}
-
-pub(super) struct PlayedLog {
-    world: Arc<World>,
-    epoch: u64,
-    inbox: UnboundedSender<Input>,
-}
-
-impl PlayedLog {
-    fn owned(&self) -> Result<MutexGuard<'_, Inner>, LogError> {
-        let inner = self.world.lock();
-        if inner.epoch == self.epoch { Ok(inner) } else { Err(LogError::Gone) }
-    }
-}
-
-impl Log for PlayedLog {
-    async fn committed(&self) -> Result<Option<Committed>, LogError> {
-        if self.world.call(1).await.is_some() {
-            return Err(LogError::Retry("played".into()));
-        }
-        Ok(self.owned()?.committed.clone())
-    }
-
-    async fn bounds(&self) -> Result<(i64, i64), LogError> {
-        if self.world.call(1).await.is_some() {
-            return Err(LogError::Retry("played".into()));
-        }
-        let inner = self.owned()?;
-        Ok((inner.low, inner.published as i64))
-    }
-
-    async fn start(&self, offset: i64) -> Result<(), LogError> {
-        assert!(offset >= self.owned()?.low, "offsets that are gone are asked for");
-        let (world, inbox) = (self.world.clone(), self.inbox.clone());
-        tokio::spawn(async move {
-            let mut next = offset as usize;
-            let mut told_end = false;
-            while !inbox.is_closed() {
-                {
-                    let mut inner = world.lock();
-                    let some = inner.rng.below(6) as usize;
-                    for record in inner.records[next..inner.published].iter().take(some) {
-                        let _ = inbox.send(Input::Record(record.clone()));
-                        next += 1;
-                        told_end = false;
-                    }
-                    if next == inner.published && !told_end {
-                        told_end = true;
-                        let _ = inbox.send(Input::End);
-                    }
-                }
-                sleep(Duration::from_millis(7)).await;
-            }
-        });
-        Ok(())
-    }
-
-    async fn commit(&self, offset: i64, metadata: String) -> Result<(), LogError> {
-        let fault = self.world.call(2).await;
-        let mut inner = self.owned()?;
-        if fault == Some(0) {
-            felt("commit: refused");
-            return Err(LogError::Retry("played".into()));
-        }
-        let before = inner.committed.as_ref().map_or(0, |committed| committed.offset);
-        assert!(offset >= before, "a commit goes back from {before} to {offset}");
-        inner.committed = Some(Committed { offset, metadata });
-        if fault.is_some() {
-            felt("commit: reply lost");
-            return Err(LogError::Retry("played".into()));
-        }
-        Ok(())
-    }
-
-    fn taken(&self, _bytes: usize) {}
-}
-
-impl Store for World {
-    async fn insert_events(&self, partition: i32, token: &str, rows: &[EventRow]) -> Result<(), StoreError> {
-        assert_eq!(partition, PARTITION);
-        let fault = self.call(6).await;
-        let mut inner = self.lock();
-        match fault {
-            None => {
-                inner.insert(token, rows, Fate::Whole);
-                return Ok(());
-            }
-            Some(0) => felt("insert: nothing done"),
-            Some(1) => {
-                felt("insert: reply lost");
-                inner.insert(token, rows, Fate::Whole);
-            }
-            Some(2) => inner.insert(token, rows, Fate::Lost),
-            Some(3) => inner.insert(token, rows, Fate::Half),
-            Some(_) => {
-                felt("insert: arrives later");
-                inner.underway.push((token.to_owned(), rows.to_vec()));
-            }
-        }
-        Err(broken())
-    }
-
-    async fn settle(&self, token_prefix: &str) -> Result<(), StoreError> {
-        if self.call(1).await.is_some() {
-            return Err(broken());
-        }
-        // What the store has begun is found; what still lies in a socket is not.
-        let mut inner = self.lock();
-        let Inner { underway, rng, .. } = &mut *inner;
-        underway.retain(|(token, _)| !token.starts_with(token_prefix) || rng.percent(50));
-        Ok(())
-    }
-
-    async fn present(
-        &self,
-        _partition: i32,
-        start: i64,
-        end: i64,
-    ) -> Result<HashSet<(i64, u16)>, StoreError> {
-        if self.call(1).await.is_some() {
-            return Err(broken());
-        }
-        let inner = self.lock();
-        let rows = inner.rows.iter().filter(|row| (start..end).contains(&row._offset));
-        Ok(rows.map(|row| (row._offset, row._index)).collect())
-    }
-
-    async fn end(&self, _partition: i32) -> Result<i64, StoreError> {
-        if self.call(1).await.is_some() {
-            return Err(broken());
-        }
-        Ok(self.lock().rows.iter().map(|row| row._offset + 1).max().unwrap_or(0))
-    }
-
-    async fn look_up(
-        &self,
-        _partition: i32,
-        events: &[(SiteId, EventId)],
-        before: i64,
-    ) -> Result<Stored, StoreError> {
-        if self.call(1).await.is_some() {
-            return Err(broken());
-        }
-        let mut stored = Stored::new();
-        for (site, id) in events {
-            let is_it = |row: &&EventRow| {
-                row.site == site.as_str() && row.event_id == id.to_uuid() && row._offset < before
-            };
-            match self.lock().rows.iter().find(is_it) {
-                Some(row) => {
-                    felt("look-up: found");
-                    let place = (row._offset, row._index);
-                    let event = StoredEvent { place, payload_hash: row.payload_hash };
-                    stored.insert((site.clone(), *id), event);
-                }
-                None => felt("look-up: not found"),
-            }
-        }
-        Ok(stored)
-    }
-
-    async fn insert_counts(&self, rows: &[RollingRow]) -> Result<(), StoreError> {
-        let fault = self.call(2).await;
-        if fault == Some(0) {
-            return Err(broken());
-        }
-        let mut inner = self.lock();
-        for row in rows {
-            assert_eq!(row._partition, PARTITION);
-            let stored = inner.rows.iter().filter(|stored| stored._offset < row.version as i64).count();
-            assert!(stored > 0, "counts are ahead of the rows");
-            inner.count(row.clone());
-        }
-        if fault.is_some() { Err(broken()) } else { Ok(()) }
-    }
-
-    async fn recount(
-        &self,
-        partition: i32,
-        minutes: &[(SiteId, i64)],
-        before: i64,
-    ) -> Result<(), StoreError> {
-        let fault = self.call(2).await;
-        if fault == Some(0) {
-            return Err(broken());
-        }
-        let mut inner = self.lock();
-        let rows: Vec<EventRow> = inner
-            .rows
-            .iter()
-            .filter(|row| row._offset < before)
-            .filter(|row| {
-                minutes
-                    .iter()
-                    .any(|(site, minute)| row.site == site.as_str() && minute_of(row.event_time) == *minute)
-            })
-            .cloned()
-            .collect();
-        felt("counts: minute recounted");
-        for ((site, minute, dimension, value), measures) in reference::counts(&rows) {
-            inner.count(RollingRow {
-                site,
-                minute: (minute / 1_000) as u32,
-                dimension,
-                value,
-                _partition: partition,
-                events: measures.events,
-                views: measures.views,
-                visitors: measures.visitors,
-                engaged_ms: measures.engaged_ms,
-                version: before as u64,
-            });
-        }
-        if fault.is_some() { Err(broken()) } else { Ok(()) }
-    }
 }
 
 impl Outlet for World {

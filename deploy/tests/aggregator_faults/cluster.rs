@@ -23,7 +23,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{brokers::Brokers, proxy::Proxy};
+use crate::{brokers::Brokers, common, proxy::Proxy};
 
 /// Generous: the machine may have other things to do.
 pub(crate) const WITHIN: Duration = Duration::from_secs(90);
@@ -353,6 +353,10 @@ impl Cluster {
         assert_eq!(report["duplicated"], 0, "{report}");
         println!("{report}");
         self.blocks_do_not_overlap();
+        let config = self.members[0].config.to_str().unwrap().to_owned();
+        let audit = tokio::task::spawn_blocking(move || common::audit_log(&["--config", &config]));
+        let (outcome, code) = audit.await.unwrap();
+        assert_eq!(code, 0, "the log says otherwise: {outcome}");
         crate::live::equals_the_tables(self).await;
     }
 

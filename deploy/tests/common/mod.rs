@@ -192,6 +192,18 @@ impl Drop for Node {
     }
 }
 
+/// `footfall audit` without a ledger; what it says and its exit code.
+pub fn audit_log(arguments: &[&str]) -> (Value, i32) {
+    let output = Command::new(env!("CARGO_BIN_EXE_footfall"))
+        .args(["audit", "--json"])
+        .args(arguments)
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    let outcome = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("no report: {errors}"));
+    (outcome, output.status.code().unwrap())
+}
+
 pub fn report(output: Output) -> Value {
     let text = String::from_utf8_lossy(&output.stdout);
     serde_json::from_str(text.trim()).unwrap_or_else(|_| panic!("no summary, {}: {text}", output.status))

@@ -9,7 +9,7 @@ mod written;
 use std::path::PathBuf;
 
 use footfall_schemas::{
-    EventRecord, TrackerEvent, live, presence, record, server, tracker,
+    EventRecord, TrackerEvent, alert, live, presence, record, server, tracker,
     viewer::{ViewerFrame, ViewerRequest},
 };
 use schemars::{JsonSchema, Schema, schema_for};
@@ -61,6 +61,8 @@ fn wires() -> Vec<Wire> {
         wire::<record::DeadLetter>("dead_letter", &["dead_letter"]),
         wire::<presence::PresenceReport>("presence_report", &["presence"]),
         wire::<live::LiveRecord>("live_record", &["live_record"]),
+        wire::<alert::Alert>("alert", &["alert"]),
+        wire::<alert::AlertRecord>("alert_record", &["alert_record"]),
         wire::<ViewerRequest>("viewer_request", &["viewer_subscribe"]),
         wire::<ViewerFrame>(
             "viewer_frame",

@@ -1,13 +1,12 @@
-//! What one partition's aggregator tells of one site.
+//! What one partition's aggregator tells of one site, followed: by the dashboard nodes to show it, by the evaluator of
+//! alerts to judge it.
 
-use footfall_schemas::live::{LiveRecord, LiveState, Totals};
-
-use crate::clock::Moment;
+use crate::live::{LiveRecord, LiveState, Totals};
 
 /// Follows the records of a (site, partition). `state` is at all times exactly what an aggregator held at
 /// (`epoch`, `seq`): a record that does not fit changes nothing.
 #[derive(Debug)]
-pub(crate) struct PartitionView {
+pub struct PartitionView {
     epoch: u64,
     seq: u64,
     state: LiveState,
@@ -21,7 +20,7 @@ pub(crate) struct PartitionView {
 
 /// What became of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Taken {
+pub enum Taken {
     /// The state or its clock is newer now.
     Applied,
     /// Older than what is held, from a member that lost the partition, or seen before.
@@ -31,7 +30,8 @@ pub(crate) enum Taken {
 }
 
 impl PartitionView {
-    pub(crate) fn new(epoch: u64, now: Moment) -> Self {
+    /// Nothing is told yet. `now_ms`, here and below: a monotonic clock.
+    pub fn new(epoch: u64, now_ms: i64) -> Self {
         Self {
             epoch,
             seq: 0,
@@ -39,11 +39,12 @@ impl PartitionView {
             whole: false,
             clock: 0,
             newest: 0,
-            moved_at: now.mono,
+            moved_at: now_ms,
         }
     }
 
-    pub(crate) fn take(&mut self, record: LiveRecord, now: Moment) -> Taken {
+    /// Takes a record over, if it fits.
+    pub fn take(&mut self, record: LiveRecord, now_ms: i64) -> Taken {
         let newer_epoch = record.epoch > self.epoch;
         if record.epoch < self.epoch || (!newer_epoch && record.seq <= self.seq) {
             return Taken::Stale;
@@ -67,27 +68,34 @@ impl PartitionView {
         self.newest = record.newest;
         if record.clock != self.clock {
             self.clock = record.clock;
-            self.moved_at = now.mono;
+            self.moved_at = now_ms;
         }
         self.state.prune(self.clock);
         Taken::Applied
     }
 
-    pub(crate) fn state(&self) -> &LiveState {
+    /// The windows as they were told last.
+    pub fn state(&self) -> &LiveState {
         &self.state
     }
 
     /// Log time (ms since 1970) up to which the state is told.
-    pub(crate) fn clock(&self) -> i64 {
+    pub fn clock(&self) -> i64 {
         self.clock
     }
 
-    pub(crate) fn newest(&self) -> i64 {
+    /// Received-at of the newest event counted in (ms since 1970); 0 for none yet.
+    pub fn newest(&self) -> i64 {
         self.newest
     }
 
+    /// [`Self::clock`], gone on since it was told: only of use where nothing is told because nothing happens.
+    pub fn clock_at(&self, now_ms: i64) -> i64 {
+        self.clock + (now_ms - self.moved_at)
+    }
+
     /// Nothing is in its windows: its aggregator need not tell any more.
-    pub(crate) fn is_idle(&self) -> bool {
+    pub fn is_idle(&self) -> bool {
         let LiveState { totals, seconds, minutes, tops, .. } = &self.state;
         let Totals { active, visitors, .. } = totals.unwrap_or_default();
         self.whole
@@ -99,8 +107,8 @@ impl PartitionView {
     }
 
     /// A record is missing, or the clock has stood still for longer than `silence_ms`.
-    pub(crate) fn is_silent(&self, now: Moment, silence_ms: i64) -> bool {
-        !self.is_idle() && (!self.whole || now.mono - self.moved_at > silence_ms)
+    pub fn is_silent(&self, now_ms: i64, silence_ms: i64) -> bool {
+        !self.is_idle() && (!self.whole || now_ms - self.moved_at > silence_ms)
     }
 }
 
@@ -108,17 +116,13 @@ impl PartitionView {
 mod tests {
     use std::collections::BTreeMap;
 
-    use footfall_schemas::{Dimension, SiteId};
+    use crate::{Dimension, SiteId};
     use proptest::prelude::*;
     use rstest::rstest;
 
     use super::*;
 
     const EPOCH: u64 = 7;
-
-    fn at(mono: i64) -> Moment {
-        Moment { wall: 1_800_000_000_000 + mono, mono }
-    }
 
     fn counted(views: u64) -> LiveState {
         let page = BTreeMap::from([("/".to_owned(), views)]);
@@ -156,31 +160,31 @@ mod tests {
         #[case] views: u64,
         #[case] silent: bool,
     ) {
-        let mut view = PartitionView::new(EPOCH, at(0));
-        view.take(record(EPOCH, 5, true, counted(1)), at(0));
-        assert_eq!(view.take(record(epoch, seq, full, counted(9)), at(10)), taken);
+        let mut view = PartitionView::new(EPOCH, 0);
+        view.take(record(EPOCH, 5, true, counted(1)), 0);
+        assert_eq!(view.take(record(epoch, seq, full, counted(9)), 10), taken);
         assert_eq!(view.state(), &counted(views));
-        assert_eq!(view.is_silent(at(10), 10_000), silent);
+        assert_eq!(view.is_silent(10, 10_000), silent);
     }
 
     #[test]
     fn a_partition_that_was_never_told_whole_is_silent() {
-        let mut view = PartitionView::new(EPOCH, at(0));
-        assert_eq!(view.take(record(EPOCH, 5, false, counted(1)), at(0)), Taken::Gap);
-        assert!(view.is_silent(at(0), 10_000));
+        let mut view = PartitionView::new(EPOCH, 0);
+        assert_eq!(view.take(record(EPOCH, 5, false, counted(1)), 0), Taken::Gap);
+        assert!(view.is_silent(0, 10_000));
         assert_eq!(view.state(), &LiveState::default());
     }
 
     #[test]
     fn a_clock_that_stands_still_is_silence_and_an_empty_site_is_none() {
-        let mut view = PartitionView::new(EPOCH, at(0));
-        view.take(record(EPOCH, 1, true, counted(1)), at(0));
+        let mut view = PartitionView::new(EPOCH, 0);
+        view.take(record(EPOCH, 1, true, counted(1)), 0);
         let standing = LiveRecord { clock: 1_000, ..record(EPOCH, 2, false, counted(2)) };
-        view.take(standing, at(9_000));
-        assert!(!view.is_silent(at(10_000), 10_000));
-        assert!(view.is_silent(at(10_001), 10_000));
-        view.take(record(EPOCH, 3, true, LiveState::default()), at(11_000));
-        assert!(!view.is_silent(at(99_000), 10_000));
+        view.take(standing, 9_000);
+        assert!(!view.is_silent(10_000, 10_000));
+        assert!(view.is_silent(10_001, 10_000));
+        view.take(record(EPOCH, 3, true, LiveState::default()), 11_000);
+        assert!(!view.is_silent(99_000, 10_000));
     }
 
     /// What the log does to a record on its way here.
@@ -213,7 +217,7 @@ mod tests {
                 let seq = index as u64 + 1;
                 let last = told.last().unwrap().clone();
                 let newer = counted(*views + 1);
-                let change = last.change_to(&newer).unwrap().unwrap_or_default();
+                let change = last.change_to(&newer).unwrap_or_default();
                 let record = record(EPOCH, seq, *full || index == 0, if *full || index == 0 { newer.clone() } else { change });
                 told.push(newer);
                 match fate {
@@ -227,9 +231,9 @@ mod tests {
             let last = told.last().unwrap().clone();
             arriving.push(record(EPOCH, told.len() as u64, true, last.clone()));
 
-            let mut view = PartitionView::new(EPOCH, at(0));
+            let mut view = PartitionView::new(EPOCH, 0);
             for record in arriving {
-                view.take(record, at(0));
+                view.take(record, 0);
                 if view.seq > 0 && view.seq < told.len() as u64 {
                     prop_assert_eq!(view.state(), &told[view.seq as usize]);
                 }

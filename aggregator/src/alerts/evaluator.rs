@@ -1,0 +1,222 @@
+//! Reads the live windows, holds the rules against them every second, and sees to it that what changes is told.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use footfall_schemas::{
+    SiteId,
+    alert::{Alert, AlertRecord},
+    alert_rule::AlertRule,
+    live::LiveRecord,
+    webhook::Webhook,
+};
+use rdkafka::{Message, error::KafkaError};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::{
+    book::{Book, Key},
+    config,
+    courier::{AlertTable, Courier, Progress},
+    follower::{Duty, Follower},
+    journal::Journal,
+    metrics::Metrics,
+    verdict::{Verdict, judge},
+    watch::Watch,
+};
+use crate::{
+    driver::WallClock,
+    error::LogError,
+    status::{Phase, Status},
+};
+
+/// How often rules are held against the windows.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What a site is watched for, and who is told.
+pub(crate) struct Watched {
+    pub(crate) rules: Vec<AlertRule>,
+    pub(crate) webhooks: Vec<Webhook>,
+}
+
+pub(crate) struct Evaluator<T> {
+    pub(crate) follower: Follower,
+    pub(crate) journal: Journal,
+    pub(crate) courier: Courier<T>,
+    /// Sites without rules may still have firings of former rules to be told of.
+    pub(crate) sites: HashMap<SiteId, Watched>,
+    pub(crate) config: config::Alerts,
+    /// This member's own partitions: while they are rebuilt, nothing is judged.
+    pub(crate) status: Arc<Status>,
+    pub(crate) wall: WallClock,
+    pub(crate) metrics: Metrics,
+}
+
+/// While this member evaluates.
+struct Turn {
+    began: Instant,
+    watches: HashMap<SiteId, Watch>,
+    /// Offset after the last record read.
+    next: i64,
+    /// Read when the warm-up is over: by then nobody else writes any more.
+    book: Option<Book>,
+}
+
+impl<T: AlertTable> Evaluator<T> {
+    /// Until `stop`. What is not told by then, the next one tells.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut turn = None;
+        loop {
+            let consumer = self.follower.consumer.clone();
+            let received = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                duty = self.follower.duties.recv() => {
+                    turn = match duty {
+                        Some(Duty::Taken) => Some(self.begin()),
+                        Some(Duty::Lost) | None => None,
+                    };
+                    self.courier.forget_all();
+                    continue;
+                }
+                _ = ticks.tick() => {
+                    if let Some(turn) = &mut turn {
+                        self.tick(turn).await;
+                    }
+                    continue;
+                }
+                received = consumer.recv() => received,
+            };
+            match (received, &mut turn) {
+                (Ok(message), Some(turn)) => self.take(turn, &message),
+                (Ok(_), None) => {}
+                // librdkafka reconnects by itself; rules wait as long as clocks stand still.
+                (Err(error), _) => unread(&error).await,
+            }
+        }
+    }
+
+    fn begin(&self) -> Turn {
+        info!("this member evaluates the alerts");
+        let since = (self.wall)();
+        let watched = self.sites.iter().filter(|(_, watched)| !watched.rules.is_empty());
+        let watches = watched.map(|(site, watched)| {
+            let subjects = watched.rules.iter().map(|rule| rule.subject.clone()).collect();
+            (site.clone(), Watch::new(since, subjects))
+        });
+        Turn { began: Instant::now(), watches: watches.collect(), next: 0, book: None }
+    }
+
+    fn take(&self, turn: &mut Turn, message: &impl Message) {
+        turn.next = message.offset() + 1;
+        // Most sites of a cluster may have no rule; the key tells without reading the record.
+        let key = message.key().and_then(|key| std::str::from_utf8(key).ok()).unwrap_or_default();
+        let site = key.split_once('/').and_then(|(site, _)| SiteId::try_from(site).ok());
+        let Some(watch) = site.and_then(|site| turn.watches.get_mut(&site)) else { return };
+        match serde_json::from_slice::<LiveRecord>(message.payload().unwrap_or_default()) {
+            Ok(record) => watch.take(record, since(turn.began)),
+            Err(error) => warn!(key, %error, "a live record cannot be read; is another version writing?"),
+        }
+    }
+
+    async fn tick(&mut self, turn: &mut Turn) {
+        if turn.book.is_none() {
+            let warm = since(turn.began) >= self.config.warm_up_ms as i64;
+            if !warm || self.status.partitions().values().any(|own| own.phase != Phase::Running) {
+                return;
+            }
+            match self.journal.read().await {
+                Ok(records) => turn.book = Some(Book::new(records)),
+                Err(error) => debug!(%error, "the state of the alerts cannot be read yet"),
+            }
+        }
+        let Turn { watches, book: Some(book), .. } = turn else { return };
+        let changes = self.judge(watches, book, since(turn.began));
+        if let Err(error) = self.write(turn.next, changes, book).await {
+            warn!(%error, "alerts cannot be put on the log; they are judged again");
+        }
+        self.settle(turn.next, book).await;
+        self.metrics.open.record(book.open() as u64, &[]);
+    }
+
+    /// What changes now.
+    fn judge(&self, watches: &HashMap<SiteId, Watch>, book: &mut Book, now_ms: i64) -> Vec<Alert> {
+        let mut suspended = 0;
+        let mut changes = Vec::new();
+        for (site, watch) in watches {
+            let clock = watch.clock(now_ms, self.config.partition_silence_ms as i64);
+            suspended += u64::from(clock.is_none());
+            for (index, rule) in self.sites[site].rules.iter().enumerate() {
+                let (verdict, clock) = match clock {
+                    Some(clock) => (judge(rule, &watch.series(index), clock), clock),
+                    None => (Verdict::Unknown, 0),
+                };
+                changes.extend(book.weigh(site, rule, verdict, clock));
+            }
+        }
+        self.metrics.suspended.record(suspended, &[]);
+        changes.extend(book.orphans(|key| self.is_rule(key), (self.wall)()));
+        changes
+    }
+
+    fn is_rule(&self, (site, name): &Key) -> bool {
+        self.sites.get(site).is_some_and(|watched| watched.rules.iter().any(|rule| rule.name == *name))
+    }
+
+    /// Puts changes on the log, if this member still may, and then into the book.
+    async fn write(&self, next: i64, changes: Vec<Alert>, book: &mut Book) -> Result<(), LogError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.follower.confirm(next).await?;
+        for alert in changes {
+            let record = AlertRecord { alert, settled: false };
+            self.journal.write(&record).await?;
+            self.metrics.changed(&record.alert);
+            let Alert { site, rule, text, .. } = &record.alert;
+            info!(%site, rule, text, "alert");
+            book.put(record);
+        }
+        Ok(())
+    }
+
+    /// Sends on their way those that nobody was told of, and notes on the log those that everybody was told of.
+    async fn settle(&mut self, next: i64, book: &mut Book) {
+        let unsettled: Vec<Alert> = book.unsettled().cloned().collect();
+        for alert in unsettled {
+            match self.courier.progress(&alert) {
+                Progress::UnderWay => {}
+                Progress::Waiting => {
+                    let webhooks = self.sites.get(&alert.site).map(|watched| watched.webhooks.as_slice());
+                    self.courier.dispatch(&alert, webhooks.unwrap_or_default());
+                }
+                Progress::Done => {
+                    let Some(record) = book.settled(&alert) else { continue };
+                    let mut written = self.follower.confirm(next).await;
+                    if written.is_ok() {
+                        written = self.journal.write(&record).await;
+                    }
+                    match written {
+                        Ok(()) => {
+                            book.put(record);
+                            self.courier.forget(&alert);
+                        }
+                        Err(error) => debug!(%error, "not yet on the log that an alert was told"),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Monotonic ms.
+fn since(began: Instant) -> i64 {
+    began.elapsed().as_millis() as i64
+}
+
+async fn unread(error: &KafkaError) {
+    debug!(%error, "the live windows cannot be read");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+}
