@@ -58,7 +58,7 @@ test: setup-tests $(stamps)/tracker $(stamps)/web ## All tests, the browser ones
 	@$(setup)/test.sh
 
 .PHONY: test-kafka
-test-kafka: setup-tests $(stamps)/tracker $(stamps)/web ## The contract suite and the load audit, on Apache Kafka
+test-kafka: setup-tests $(stamps)/tracker $(stamps)/web ## The contract suite, the load audit and the faults of the aggregator, on Apache Kafka
 	@$(setup)/system.sh --kafka
 	@$(setup)/test-kafka.sh
 

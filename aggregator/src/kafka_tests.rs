@@ -7,6 +7,7 @@ use rdkafka::{
     mocking::MockCluster,
     producer::{DefaultProducerContext, FutureProducer, FutureRecord},
 };
+use rstest::rstest;
 use tokio::time::timeout;
 
 use crate::{
@@ -22,7 +23,7 @@ use crate::{
 const WITHIN: Duration = Duration::from_secs(30);
 
 struct Cluster {
-    _mock: MockCluster<'static, DefaultProducerContext>,
+    mock: MockCluster<'static, DefaultProducerContext>,
     kafka: KafkaSettings,
 }
 
@@ -33,7 +34,7 @@ impl Cluster {
             mock.create_topic(topic, partitions, 1).unwrap();
         }
         let kafka = KafkaSettings { brokers: mock.bootstrap_servers(), properties: Default::default() };
-        Self { _mock: mock, kafka }
+        Self { mock, kafka }
     }
 
     fn source(&self, member: &str, inbox_bytes: usize) -> Source {
@@ -113,6 +114,27 @@ async fn an_owner_reads_from_where_it_chooses_and_keeps_a_boundary() {
     let kept = Committed { offset: 3, metadata: "v1:5:2:00000000000000ff".into() };
     assert_eq!(patiently(|| owned.log.committed()).await, Some(kept));
     next.stop().await;
+}
+
+/// What the client has asked brokers for by then is answered later.
+#[rstest]
+#[case::at_once(0)]
+#[case::soon(300)]
+#[case::while_it_waits_for_the_leader(600)]
+#[case::later(900)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_owner_skips_nothing_whenever_it_chooses(#[case] after_ms: u64) {
+    let cluster = Cluster::start(1);
+    cluster.produce(0, (0..5).map(|n| format!("record {n}"))).await;
+    cluster.mock.broker_round_trip_time(1, Duration::from_millis(400)).unwrap();
+    let mut source = cluster.source("one", 1 << 20);
+    let mut owned = assignment(&mut source).await;
+    tokio::time::sleep(Duration::from_millis(after_ms)).await;
+    patiently(|| owned.log.start(1)).await;
+    let read = records(&mut owned).await;
+    assert_eq!(read.iter().map(|record| record.offset).collect::<Vec<_>>(), [1, 2, 3, 4]);
+    cluster.mock.broker_round_trip_time(1, Duration::ZERO).unwrap();
+    source.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -16,7 +16,7 @@ use footfall_schemas::{connect::KafkaSettings, topics};
 use rdkafka::{
     ClientContext, Message, Offset, Statistics, TopicPartitionList,
     consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, RebalanceProtocol},
-    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
+    error::{KafkaError, RDKafkaErrorCode},
     types::RDKafkaRespErr,
 };
 use tokio::sync::{
@@ -39,8 +39,6 @@ use crate::{
 pub const GROUP: &str = "footfall-aggregator";
 /// How long a command may wait behind the wait for messages.
 const POLL: Duration = Duration::from_millis(5);
-/// Requests of an assignment that are made again before it fails.
-const ATTEMPTS: u32 = 5;
 /// One request to the cluster must be answered within this time.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -283,10 +281,14 @@ impl Group {
     }
 
     fn assign(&self, consumer: &BaseConsumer<Self>, partitions: &TopicPartitionList) {
-        // Paused: nothing comes before the owner has chosen where to start. Not at the log's end or beginning, of which the
-        // client learns the offset later, and then goes there although it was sent elsewhere meanwhile.
-        let assigned = positions(consumer, partitions)
-            .and_then(|positions| consumer.incremental_assign(&positions))
+        // Paused before it is assigned, and again in case it was not known yet: nothing comes before the owner has
+        // chosen where to start. And at a number: librdkafka asks brokers where "the end" is, and an answer that comes
+        // after the seek makes it ask again and go there, past everything that the seek was for.
+        let mut somewhere = partitions.clone();
+        let assigned = somewhere
+            .set_all_offsets(Offset::Offset(0))
+            .and_then(|()| consumer.pause(partitions))
+            .and_then(|()| consumer.incremental_assign(&somewhere))
             .and_then(|()| consumer.pause(partitions));
         if let Err(error) = assigned {
             let reason = format!("assigned partitions cannot be taken: {error}");
@@ -413,32 +415,6 @@ fn committed(consumer: &BaseConsumer<Group>, partition: i32) -> Result<Option<Co
         Offset::Offset(offset) => Some(Committed { offset, metadata: element.metadata().to_owned() }),
         _ => None,
     })
-}
-
-/// An offset of each partition that the log holds: the committed one, else the first.
-fn positions(
-    consumer: &BaseConsumer<Group>,
-    partitions: &TopicPartitionList,
-) -> KafkaResult<TopicPartitionList> {
-    let mut attempts = 0;
-    let committed = loop {
-        match consumer.committed_offsets(partitions.clone(), PATIENCE) {
-            Ok(committed) => break committed,
-            Err(error) if attempts == ATTEMPTS => return Err(error),
-            Err(error) => debug!(%error, "committed offsets; trying again"),
-        }
-        attempts += 1;
-    };
-    let mut positions = TopicPartitionList::with_capacity(committed.count());
-    for element in committed.elements() {
-        let partition = element.partition();
-        let offset = match element.offset() {
-            Offset::Offset(offset) => offset,
-            _ => consumer.fetch_watermarks(topics::EVENTS, partition, PATIENCE)?.0,
-        };
-        positions.add_partition_offset(topics::EVENTS, partition, Offset::Offset(offset))?;
-    }
-    Ok(positions)
 }
 
 fn start(consumer: &BaseConsumer<Group>, partition: i32, offset: i64) -> Result<(), LogError> {

@@ -5,6 +5,8 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use serde::Serialize;
+
 use crate::partition::Size;
 
 /// Shared with the process that runs the role.
@@ -13,7 +15,7 @@ pub struct Status {
     partitions: Mutex<BTreeMap<i32, PartitionStatus>>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PartitionStatus {
     pub phase: Phase,
     /// Offset up to which everything is written.
@@ -31,7 +33,7 @@ pub struct PartitionStatus {
 }
 
 /// What the audit found since the partition was assigned.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Audit {
     /// When everything audited was found as it must be (ms since 1970).
     pub clean_at: Option<i64>,
@@ -39,7 +41,8 @@ pub struct Audit {
     pub differences: u64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// Loads the state.
     Loading,

@@ -1,10 +1,14 @@
 #!/bin/sh
-# Apache Kafka for tests: one KRaft node on free loopback ports.
+# Apache Kafka for tests: KRaft nodes, each broker and controller, on free loopback ports.
 #
-#   run.sh start DIR   starts it with its data below DIR (created), waits until it answers, prints host:port
-#   run.sh stop DIR    stops it
-#   run.sh run CMD...  starts it in a temporary directory, runs CMD with FOOTFALL_TEST_KAFKA set, stops it
+#   run.sh start DIR [N]      starts N (1) of them with their data in DIR/1, DIR/2 … (created), waits until they answer,
+#                             prints host:port,host:port …
+#   run.sh stop DIR           stops them
+#   run.sh boot DIR/2         starts one that was killed again; its process id is in DIR/2/pid
+#   run.sh run [-n N] CMD...  starts them in a temporary directory, runs CMD with FOOTFALL_TEST_KAFKA (host:port …) and
+#                             FOOTFALL_TEST_KAFKA_DIR set, stops them
 #
+# Of several brokers every topic has as many copies, and a record is acked once two have it.
 # Needs Java 17 and Maven, which fetches the jars once and keeps them.
 set -eu
 
@@ -28,85 +32,136 @@ class_path() {
 
 first_jar_exists() { [ -f "$(cut -d: -f1 "$1")" ]; }
 
+# free_ports COUNT
 free_ports() {
-    python3 -c '
-import socket
-sockets = [socket.socket() for _ in range(2)]
+    python3 - "$1" << 'PYTHON'
+import socket, sys
+sockets = [socket.socket() for _ in range(int(sys.argv[1]))]
 for s in sockets:
     s.bind(("127.0.0.1", 0))
-print(*[s.getsockname()[1] for s in sockets])'
+print(*[s.getsockname()[1] for s in sockets])
+PYTHON
 }
 
 start() {
     directory=$1
-    command -v java > /dev/null || fail "java is missing: apt-get install -y openjdk-17-jre-headless"
+    count=$2
     jars=$(class_path)
     mkdir -p "$directory"
     directory=$(cd "$directory" && pwd)
-    # shellcheck disable=SC2046 # two numbers, to be taken apart
-    set -- $(free_ports)
-    sed -e "s|@PORT@|$1|g" -e "s|@CONTROLLER_PORT@|$2|g" -e "s|@DIRECTORY@|$directory|g" \
-        "$here/server.properties" > "$directory/server.properties"
-    if [ ! -d "$directory/data" ]; then
-        id=$(java -cp "$jars" kafka.tools.StorageTool random-uuid 2> /dev/null)
-        java -cp "$jars" kafka.tools.StorageTool format --standalone -t "$id" -c "$directory/server.properties" \
-            > "$directory/format.log" 2>&1 || fail "cannot format its storage; see $directory/format.log"
-    fi
-    nohup java -Xms512M -Xmx512M -XX:+UseSerialGC -XX:TieredStopAtLevel=1 \
-        -Dorg.slf4j.simpleLogger.defaultLogLevel=warn \
-        -cp "$jars" kafka.Kafka "$directory/server.properties" > "$directory/server.log" 2>&1 < /dev/null &
-    echo $! > "$directory/pid"
-    tries=0
-    until answers "$1"; do
-        kill -0 "$(cat "$directory/pid")" 2> /dev/null || fail "it ended; see $directory/server.log"
-        tries=$((tries + 1))
-        [ $tries -lt 300 ] || fail "it does not answer after 60 s; see $directory/server.log"
-        sleep 0.2
+    # shellcheck disable=SC2046 # numbers, to be taken apart
+    set -- $(free_ports $((2 * count)))
+    addresses='' voters='' node=1
+    for port in "$@"; do
+        if [ $node -le "$count" ]; then
+            addresses="$addresses${addresses:+,}127.0.0.1:$port"
+        else
+            voters="$voters${voters:+,}$((node - count))@127.0.0.1:$port"
+        fi
+        node=$((node + 1))
     done
-    echo "127.0.0.1:$1"
+    id=$(python3 -c 'import base64, uuid; print(base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("="))')
+    copies=$count
+    [ "$count" -gt 1 ] && in_sync=2 || in_sync=1
+    for node in $(nodes "$count"); do
+        mkdir -p "$directory/$node"
+        sed -e "s|@NODE@|$node|g" -e "s|@DIRECTORY@|$directory/$node|g" -e "s|@VOTERS@|$voters|g" \
+            -e "s|@ADDRESS@|$(echo "$addresses" | cut -d, -f"$node")|g" \
+            -e "s|@CONTROLLER@|$(echo "$voters" | cut -d, -f"$node" | cut -d@ -f2)|g" \
+            -e "s|@COPIES@|$copies|g" -e "s|@IN_SYNC@|$in_sync|g" \
+            "$here/server.properties" > "$directory/$node/server.properties"
+        [ -d "$directory/$node/data" ] ||
+            java -Xmx128M -cp "$jars" kafka.tools.StorageTool format -t "$id" -c "$directory/$node/server.properties" \
+                > "$directory/$node/format.log" 2>&1 || fail "cannot format its storage; see $directory/$node/format.log"
+        launch "$directory/$node"
+    done
+    for node in $(nodes "$count"); do
+        until_answers "$directory/$node"
+    done
+    echo "$addresses"
 }
 
-# Whether a Metadata request (version 1, no topics) gets an answer that lists a broker.
+nodes() { seq 1 "$1"; }
+
+# The node in this directory; it serves some seconds later.
+launch() {
+    [ "$(brokers_of "$1")" -gt 1 ] && heap=256M || heap=512M
+    nohup java "-Xms$heap" "-Xmx$heap" -XX:+UseSerialGC -XX:TieredStopAtLevel=1 \
+        -Dorg.slf4j.simpleLogger.defaultLogLevel=warn \
+        -cp "$(class_path)" kafka.Kafka "$1/server.properties" >> "$1/server.log" 2>&1 < /dev/null &
+    echo $! > "$1/pid"
+}
+
+# How many there are, itself included.
+brokers_of() { sed -n 's/^controller.quorum.voters=//p' "$1/server.properties" | tr ',' '\n' | wc -l; }
+
+until_answers() {
+    port=$(sed -n 's/^listeners=PLAINTEXT:\/\/127.0.0.1:\([0-9]*\),.*/\1/p' "$1/server.properties")
+    tries=0
+    until answers "$port" "$(brokers_of "$1")"; do
+        kill -0 "$(cat "$1/pid")" 2> /dev/null || fail "it ended; see $1/server.log"
+        tries=$((tries + 1))
+        [ $tries -lt 450 ] || fail "it does not answer after 90 s; see $1/server.log"
+        sleep 0.2
+    done
+}
+
+# Whether a Metadata request (version 1, no topics) to the port gets an answer that lists so many brokers.
 answers() {
-    python3 - "$1" << 'PYTHON'
+    python3 - "$1" "$2" << 'PYTHON'
 import socket, struct, sys
 request = struct.pack(">hhih", 3, 1, 1, -1) + struct.pack(">i", 0)
 try:
     with socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=2) as s:
         s.sendall(struct.pack(">i", len(request)) + request)
         reply = s.recv(4096)
-    sys.exit(0 if len(reply) >= 12 and struct.unpack(">i", reply[8:12])[0] == 1 else 1)
+    sys.exit(0 if len(reply) >= 12 and struct.unpack(">i", reply[8:12])[0] == int(sys.argv[2]) else 1)
 except OSError:
     sys.exit(1)
 PYTHON
 }
 
+# All are told first: the last controller waits for the others.
 stop() {
-    pid=$(cat "$1/pid" 2> /dev/null) || return 0
-    kill "$pid" 2> /dev/null || true
-    tries=0
-    while kill -0 "$pid" 2> /dev/null; do
-        tries=$((tries + 1))
-        [ $tries -lt 150 ] || { kill -9 "$pid" 2> /dev/null || true; break; }
-        sleep 0.2
+    for file in "$1"/*/pid; do
+        [ -f "$file" ] && kill "$(cat "$file")" 2> /dev/null || true
     done
-    rm -f "$1/pid"
+    for file in "$1"/*/pid; do
+        [ -f "$file" ] || continue
+        pid=$(cat "$file")
+        tries=0
+        while kill -0 "$pid" 2> /dev/null; do
+            tries=$((tries + 1))
+            [ $tries -lt 50 ] || { kill -9 "$pid" 2> /dev/null || true; break; }
+            sleep 0.2
+        done
+        rm -f "$file"
+    done
 }
 
+usage() { fail "usage: run.sh start DIR [N] | stop DIR | boot DIR/N | run [-n N] CMD..."; }
+
 case ${1:-} in
-    start) [ $# -eq 2 ] || fail "usage: run.sh start DIR"; start "$2" ;;
-    stop) [ $# -eq 2 ] || fail "usage: run.sh stop DIR"; stop "$2" ;;
+    start | boot | run) command -v java > /dev/null || fail "java is missing: apt-get install -y openjdk-17-jre-headless" ;;
+esac
+case ${1:-} in
+    start) [ $# -eq 2 ] || [ $# -eq 3 ] || usage; start "$2" "${3:-1}" ;;
+    stop) [ $# -eq 2 ] || usage; stop "$2" ;;
+    boot) [ $# -eq 2 ] || usage; launch "$2"; until_answers "$2" ;;
     run)
         shift
-        [ $# -gt 0 ] || fail "usage: run.sh run CMD..."
+        brokers=1
+        [ "${1:-}" != -n ] || { brokers=${2:-}; shift 2; }
+        [ $# -gt 0 ] || usage
         temporary=$(mktemp -d)
         trap 'stop "$temporary"; rm -rf "$temporary"' EXIT
         trap 'exit 130' INT TERM
-        # In a file: a command substitution would wait for the server, which holds its end of the pipe.
-        start "$temporary" > "$temporary/address"
-        FOOTFALL_TEST_KAFKA=$(cat "$temporary/address")
-        export FOOTFALL_TEST_KAFKA
+        # In a file: a command substitution would wait for the servers, which hold their end of the pipe.
+        start "$temporary" "$brokers" > "$temporary/addresses"
+        FOOTFALL_TEST_KAFKA=$(cat "$temporary/addresses")
+        FOOTFALL_TEST_KAFKA_DIR=$temporary
+        export FOOTFALL_TEST_KAFKA FOOTFALL_TEST_KAFKA_DIR
         "$@"
         ;;
-    *) fail "usage: run.sh start DIR | stop DIR | run CMD..." ;;
+    *) usage ;;
 esac

@@ -19,7 +19,7 @@ use crate::{
     embedded::broker::{self, BrokerConfig},
     identity::Identity,
     load::{self, LoadArgs},
-    migrate, prefork, process,
+    migrate, operator, prefork, process,
     ready::Ready,
     reload::Reloader,
     roles::{self, Shared},
@@ -277,11 +277,29 @@ async fn serve_role(
         "dashboard" => {
             roles::dashboard(&shared, roles::bind("listen.dashboard", settings.listen.dashboard).await?)?
         }
-        _ => roles::aggregator(&shared)?.0,
+        _ => return serve_aggregator(&shared, stop).await,
     };
     tokio::select! {
         error = role.failed() => Err(error),
         () = stop.cancelled() => role.stop(settings.grace_period() * 3).await,
+    }
+}
+
+/// The aggregator, and beside it what tells how it is doing, until it has drained.
+async fn serve_aggregator(shared: &Shared<'_>, stop: CancellationToken) -> anyhow::Result<()> {
+    let told = match shared.settings.listen.aggregator {
+        Some(address) => Some(roles::bind("listen.aggregator", address).await?),
+        None => None,
+    };
+    let (mut role, status) = roles::aggregator(shared)?;
+    let over = CancellationToken::new();
+    let _over = over.clone().drop_guard();
+    if let Some(listener) = told {
+        tokio::spawn(operator::serve(listener, status, shared.metrics_text.clone(), over));
+    }
+    tokio::select! {
+        error = role.failed() => Err(error),
+        () = stop.cancelled() => role.stop(shared.settings.grace_period() * 3).await,
     }
 }
 

@@ -5,6 +5,7 @@
 //! - [`standalone`], [`roles`], [`supervisor`]: who runs in this process, and in which order it starts and stops
 //! - [`prefork`]: several ingest processes on one address; [`reload`]: SIGHUP; [`descriptors`]: how many files there may be
 //! - [`embedded`]: the Kafka-protocol broker and the ClickHouse engine that `footfall standalone` brings along
+//! - [`operator`]: what an aggregator of its own tells over HTTP
 //! - [`snippet`]: what a site's owner pastes
 //! - [`migrate`]: topics and tables; [`telemetry`], [`process`]: logs, metrics, traces; [`ready`]: what is told once all
 //!   is up
@@ -20,6 +21,7 @@ pub mod identity;
 pub mod ledger;
 pub mod load;
 pub mod migrate;
+pub mod operator;
 pub mod prefork;
 pub mod process;
 pub mod ready;

@@ -54,6 +54,8 @@ pub struct Listen {
     /// Several ingest processes may share the addresses: a new one starts before the old one has drained.
     pub reuse_port: bool,
     pub dashboard: SocketAddr,
+    /// Metrics, health and status of an aggregator in a process of its own; it answers whoever reaches it.
+    pub aggregator: Option<SocketAddr>,
     /// The embedded engine's HTTP interface.
     pub clickhouse: SocketAddr,
     /// The embedded broker.
@@ -130,6 +132,7 @@ impl Default for Listen {
             ingest_metrics: None,
             reuse_port: false,
             dashboard: local(8081),
+            aggregator: None,
             clickhouse: local(8123),
             kafka: local(9092),
         }

@@ -14,7 +14,7 @@ use rdkafka::{
 const WITHIN: Duration = Duration::from_secs(30);
 
 /// Deletes Footfall's topics and groups, and waits until they are gone.
-pub(super) fn forget_everything(brokers: &str) {
+pub fn forget_everything(brokers: &str) {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", brokers);
     let consumer: BaseConsumer = config.create().unwrap();

@@ -11,7 +11,7 @@ use std::{
 
 use serde_json::Value;
 
-mod kafka;
+pub mod kafka;
 
 /// Generous: a loaded two-core machine loads a 500 MB library, recovers a log and joins a group in here.
 const READY_WITHIN: Duration = Duration::from_secs(90);
