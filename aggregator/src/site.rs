@@ -218,7 +218,7 @@ impl Site {
         self.narrowed
     }
 
-    /// Bytes held, about.
+    /// Bytes held, about; sessions have a bound of their own.
     pub(crate) fn bytes(&self) -> usize {
         let minutes: usize = self.minutes.values().map(Minute::bytes).sum();
         size_of::<Self>() + minutes + self.values.bytes() + self.panes.bytes()

@@ -4,8 +4,8 @@
 //! Events may come in any order: a late one extends a session, becomes its entry or exit, or joins two, of which the
 //! one that began first keeps its id. So whatever the order, the sessions are the same, as long as a session is
 //! remembered: until log time has passed its last event's arrival by the gap and five minutes, and among the
-//! [`MAX_VISITS`] of its visitor that were touched last. What comes later joins what is still remembered, or makes a
-//! session of its own.
+//! [`MAX_VISITS`] of its visitor that were touched last, and among the [`MAX_SESSIONS`] of the site that were made last.
+//! What comes later joins what is still remembered, or makes a session of its own.
 
 mod started;
 #[cfg(test)]
@@ -30,6 +30,8 @@ use crate::{panes::first_minute_shown, site::Windows};
 
 /// Sessions remembered of one visitor: the newest and a few that late events may still join.
 const MAX_VISITS: usize = 8;
+/// Sessions remembered of one site and partition, about 120 MB: nobody fills a node's memory with made-up visitors.
+const MAX_SESSIONS: usize = 1 << 19;
 /// A session is forgotten this long after log time has passed its last event's arrival by the gap.
 const ALLOWANCE_MS: i64 = 5 * MINUTE_MS;
 /// A session that goes on changing is written this often.
@@ -56,6 +58,9 @@ pub(crate) struct Sessions {
     visits: Vec<Option<Visit>>,
     /// Places in `visits` to be used again.
     free: Vec<u32>,
+    /// Visitor and session, in the order in which they were made. Some may have been forgotten since.
+    order: VecDeque<(u64, u64)>,
+    most: usize,
     texts: Texts,
     started: Started,
     /// No longer remembered, and not yet written.
@@ -81,6 +86,8 @@ impl Sessions {
             newest: HashMap::default(),
             visits: Vec::new(),
             free: Vec::new(),
+            order: VecDeque::new(),
+            most: MAX_SESSIONS,
             texts: Texts::default(),
             started: Started::new(),
             left: Vec::new(),
@@ -111,7 +118,11 @@ impl Sessions {
         {
             unwritten.push_back((log_time, visit.visitor));
         }
-        (SessionId(visit.session), starts)
+        let session = SessionId(visit.session);
+        if starts {
+            self.forget_oldest(log_time);
+        }
+        (session, starts)
     }
 
     /// The visitor's newest session, when the event goes on with it: the usual case. Nothing older lies near an event after
@@ -145,6 +156,7 @@ impl Sessions {
                     self.leave(forgotten, 0);
                 }
                 let visit = Visit::new(event, &mut self.texts);
+                self.order.push_back((visitor, visit.session));
                 (self.remember(visit), true)
             }
         };
@@ -153,6 +165,25 @@ impl Sessions {
         others.insert(place, found.0);
         self.chain(visitor, &others);
         found
+    }
+
+    /// Forgets the sessions made first, as long as there are too many. What a sweep has freed is forgotten by the same
+    /// rule, so it does not matter when that was.
+    fn forget_oldest(&mut self, log_time: i64) {
+        while let Some((visitor, session)) = self.order.front().copied() {
+            let mut remembered = self.remembered(visitor, log_time);
+            let place = remembered.iter().position(|index| self.visit(*index).session == session);
+            if place.is_some() && self.order.len() <= self.most {
+                self.chain(visitor, &remembered);
+                break;
+            }
+            self.order.pop_front();
+            if let Some(place) = place {
+                let oldest = remembered.remove(place);
+                self.leave(oldest, 0);
+            }
+            self.chain(visitor, &remembered);
+        }
     }
 
     /// The visitor's sessions that are not forgotten, the newest first.

@@ -3,6 +3,8 @@ use footfall_schemas::{
     live::{LiveState, MinuteCounts},
     time::minute_of,
 };
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 use rstest::rstest;
 
@@ -465,4 +467,39 @@ proptest! {
         prop_assert!(disturbed.newest.is_empty() && disturbed.visits.iter().all(Option::is_none));
         prop_assert_eq!(disturbed.texts.len(), 0, "texts are held by nobody");
     }
+}
+
+#[test]
+fn made_up_visitors_push_out_the_sessions_made_first_and_those_are_written() {
+    let run = |sweep: bool| {
+        let mut sessions = Sessions::new(DEFAULT_GAP_MS);
+        sessions.most = 100;
+        let mut rows = Vec::new();
+        let mut starts = Vec::new();
+        for number in 0..1_000u32 {
+            // Each visitor comes twice: the second time 50, then 150 visitors later.
+            let apart = if number < 500 { 50 } else { 150 };
+            for visitor in [number.into(), u64::from(number).wrapping_sub(apart)] {
+                let at = NOW + i64::from(number) * 100;
+                let event = event(number + 1, EventKind::PageView, at, "/");
+                let event = EventRecord { visitor: VisitorId(visitor), ..event };
+                if visitor < 1_000 {
+                    starts.push(sessions.count(&event.borrowed(), at, u64::from(number) + 1).1);
+                }
+            }
+            if sweep {
+                sessions.sweep(NOW + i64::from(number) * 100);
+                sessions.take_left(&site(), 0, &mut rows);
+            }
+        }
+        assert!(sessions.visits.len() <= 102, "{} are remembered", sessions.visits.len());
+        sessions.take_changed(&site(), 0, None, usize::MAX, &mut rows);
+        (starts, rows.iter().map(|row| row.session).collect::<BTreeSet<_>>())
+    };
+    let (starts, rows) = run(false);
+    let second_of = |number: usize| starts[50 + (number - 50) * 2 + 1];
+    assert!(!second_of(400), "within the bound a visitor's session goes on");
+    assert!(second_of(900), "beyond it the visitor begins anew");
+    assert_eq!(rows.len(), starts.iter().filter(|starts| **starts).count(), "every session is written");
+    assert_eq!(run(true), (starts, rows), "when memory is freed does not matter");
 }
