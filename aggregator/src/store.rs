@@ -1,7 +1,7 @@
 //! ClickHouse, through the crate `clickhouse`, with every setting that matters pinned on the query.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
@@ -11,7 +11,7 @@ use footfall_schemas::{
     EventId, SiteId,
     connect::ClickHouseSettings,
     rows::{AlertRow, DeadLetterRow, EventRow, RollingRow, SessionRow},
-    time::MINUTE_MS,
+    time::{MINUTE_MS, RESEND_WINDOW_MS},
     topics,
 };
 use serde::Deserialize;
@@ -43,6 +43,10 @@ const ONE_BLOCK: [(&str, &str); 8] = [
 const REPEATABLE: (&str, &str) = ("insert_deduplicate", "0");
 /// Ids asked for by one query: its text stays far below `max_query_size`.
 const LOOK_UP_IDS: usize = 2_000;
+const RESEND_DAYS: i64 = RESEND_WINDOW_MS / (24 * 60 * MINUTE_MS);
+/// An event is sent again for as long as the resend window is, and the log that is read may be as old as it is kept: what
+/// was received before need not be looked at, however large the table is.
+const LOOK_UP_DAYS: i64 = 2 * RESEND_DAYS + 2;
 
 pub(crate) struct ClickHouse {
     client: Client,
@@ -163,14 +167,19 @@ impl ClickHouse {
         let mut places = Vec::new();
         for events in events.chunks(LOOK_UP_IDS) {
             let ids: Vec<String> = events.iter().map(|(_, id)| id.to_string()).collect();
+            let sites: BTreeSet<&str> = events.iter().map(|(site, _)| site.as_str()).collect();
             let query = self
                 .client
                 .query(
                     "SELECT toString(site) AS site, event_id, payload_hash, _offset, _index FROM events \
-                     WHERE event_id IN ? AND _topic = ? AND _partition = ? AND _offset < ? \
-                     ORDER BY _offset DESC, _index DESC",
+                     WHERE event_id IN ? AND site IN ? AND received_at >= now64(3) - INTERVAL ? DAY \
+                     AND event_time >= now64(3) - INTERVAL ? DAY \
+                     AND _topic = ? AND _partition = ? AND _offset < ? ORDER BY _offset DESC, _index DESC",
                 )
                 .bind(ids)
+                .bind(sites.into_iter().collect::<Vec<_>>())
+                .bind(LOOK_UP_DAYS)
+                .bind(LOOK_UP_DAYS + RESEND_DAYS)
                 .bind(topics::EVENTS)
                 .bind(partition)
                 .bind(before);
