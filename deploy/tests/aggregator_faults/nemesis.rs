@@ -26,6 +26,8 @@ pub(crate) enum Trouble {
     Answers(Fault),
 }
 
+const STAGES: [Stage; 3] = [Stage::Sent, Stage::Half, Stage::Answered];
+
 const ALL: [Trouble; 13] = [
     Trouble::MemberKilled,
     Trouble::MemberFrozen,
@@ -60,6 +62,8 @@ fn reason(fault: Fault) -> &'static str {
 pub(crate) struct Nemesis {
     cluster: Cluster,
     random: StdRng,
+    /// How far the block of a member that goes has come: each once.
+    stages: Vec<Stage>,
     had: BTreeMap<Trouble, u64>,
 }
 
@@ -67,7 +71,10 @@ impl Nemesis {
     pub(crate) async fn run(seed: u64) {
         println!("seed {seed} (FOOTFALL_SEEDS={seed}..{})", seed + 1);
         let cluster = Cluster::start(2).await;
-        let mut nemesis = Self { cluster, random: StdRng::seed_from_u64(seed), had: BTreeMap::new() };
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut stages = STAGES.to_vec();
+        stages.shuffle(&mut random);
+        let mut nemesis = Self { cluster, random, stages, had: BTreeMap::new() };
         let load = nemesis.cluster.load(seed);
         nemesis.cluster.until_fresh().await;
         let mut troubles = ALL.to_vec();
@@ -105,10 +112,6 @@ impl Nemesis {
         *self.had.entry(trouble).or_default() += times;
     }
 
-    fn stage(&mut self) -> Stage {
-        [Stage::Sent, Stage::Half, Stage::Answered][self.random.random_range(0..3)]
-    }
-
     /// The next block of a member, halted on its way.
     async fn halt(&mut self, member: usize, stage: Stage) -> Held {
         let held = self.cluster.proxy.hold(&self.cluster.members[member].name, stage);
@@ -120,9 +123,10 @@ impl Nemesis {
     async fn take_down(&mut self, how: Signal) -> u64 {
         self.cluster.until_shared().await;
         let victim = self.random.random_range(0..2);
-        let stage = self.stage();
+        let stage = self.stages.pop().expect("a stage for each member that goes");
         let held = self.halt(victim, stage).await;
         let late = held.insert.clone();
+        println!("{} goes, its block is {stage:?}", late.member);
         self.cluster.members[victim].process.signal(how);
         let (victims, others) = (&self.cluster.members[victim], &self.cluster.members[1 - victim]);
         self.cluster.until_owned_by(&[others]).await;
@@ -157,7 +161,7 @@ impl Nemesis {
 
     async fn kill_engine(&mut self) -> u64 {
         self.cluster.until_shared().await;
-        let stage = self.stage();
+        let stage = STAGES[self.random.random_range(0..STAGES.len())];
         let member = self.random.random_range(0..2);
         let held = self.halt(member, stage).await;
         self.cluster.kill_engine();
