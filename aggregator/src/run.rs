@@ -179,7 +179,7 @@ impl Group {
         self.owned.insert(partition, owned);
         self.drivers.spawn(async move {
             let _ended = ended;
-            driver.run().await
+            Box::pin(driver.run()).await
         });
     }
 

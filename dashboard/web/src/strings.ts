@@ -57,6 +57,7 @@ export const strings = {
   numbers: {
     online: 'Online now',
     visible: (visible: string) => `${visible} with the page visible`,
+    error: (count: string) => `± ${count}`,
     active: 'Active in 5 minutes',
     visitors: 'Visitors in 30 minutes',
     views: 'Page views in 30 minutes',

@@ -128,7 +128,8 @@ impl Kafka {
     /// At least `count` events with their partitions.
     pub async fn events(&self, count: usize) -> Vec<(i32, EventRecord)> {
         let parse = |partition, value: &[u8]| -> Vec<_> {
-            parse_lines(value).map(|(_, line)| (partition, line.unwrap())).collect()
+            let lines = value.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+            lines.map(|line| (partition, serde_json::from_slice(line).unwrap())).collect()
         };
         self.read_until(topics::EVENTS, parse, move |read| read.len() >= count).await
     }

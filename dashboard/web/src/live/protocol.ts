@@ -25,6 +25,8 @@ export interface Position {
 export interface Totals {
   active: number;
   visitors: number;
+  /** One standard error of both; 0 while they are exact. */
+  visitorsError: number;
   stored: number;
   duplicate: number;
   late: number;
@@ -179,6 +181,7 @@ function totals(value: unknown): Totals {
   return {
     active: number(fields.active),
     visitors: number(fields.visitors),
+    visitorsError: number(fields.visitors_error ?? 0),
     stored: number(fields.stored),
     duplicate: number(fields.duplicate),
     late: number(fields.late),

@@ -24,6 +24,12 @@ describe('what is shown', () => {
     expect(view.minutes.starts).toEqual([]);
   });
 
+  it('visitors who are estimated come with their error', () => {
+    const totals = { active: 40, visitors: 90_000, stored: 1, duplicate: 0, late: 0, poison: 0 };
+    expect(viewOf(holding({ live: { totals } })).visitorsError).toBe(0);
+    expect(viewOf(holding({ live: { totals: { ...totals, visitors_error: 250 } } })).visitorsError).toBe(250);
+  });
+
   it('an empty site is quiet, not unknown', () => {
     const view = viewOf(holding({}));
     expect([view.online, view.views, view.quiet]).toEqual([0, 0, true]);

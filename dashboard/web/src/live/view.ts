@@ -35,6 +35,8 @@ export interface View {
   online: number | null;
   visible: number;
   active: number | null;
+  /** By how much active and visitors may be off; 0 while they are exact. */
+  visitorsError: number;
   visitors: number | null;
   views: number | null;
   minutes: Columns;
@@ -64,6 +66,7 @@ export function viewOf(state: SiteState): View {
     online: known ? (online?.visitors ?? 0) : null,
     visible: online?.visible ?? 0,
     active: known ? (totals?.active ?? 0) : null,
+    visitorsError: totals?.visitorsError ?? 0,
     visitors: known ? (totals?.visitors ?? 0) : null,
     // Of what is drawn, so that the number and the bars agree even while partitions are in different minutes.
     views: known ? minutes.views.reduce((sum, n) => sum + n, 0) : null,
