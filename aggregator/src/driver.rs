@@ -120,7 +120,7 @@ impl<L: Log, S: Store, O: Outlet> Driver<L, S, O> {
         let partition = decoded.unwrap_or_else(|| {
             let mut partition = match low {
                 0 => Partition::from_the_beginning(number, limits),
-                _ => Partition::from_the_unknown(number, limits, low, cut_end.max(stored_end)),
+                _ => Partition::from_the_unknown(number, limits, low),
             };
             // What earlier owners had adopted, if there were any, is not known.
             partition.adopt(&self.gaps);

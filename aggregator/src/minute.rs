@@ -191,10 +191,6 @@ impl Minute {
         self.pairs = None;
     }
 
-    pub(crate) fn distrust(&mut self) {
-        self.uncertain = true;
-    }
-
     /// The stored rows must be counted: what is in memory may differ from them.
     pub(crate) fn is_uncertain(&self) -> bool {
         self.uncertain || !self.visitors.is_exact()

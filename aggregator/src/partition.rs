@@ -105,8 +105,6 @@ struct State {
     dedupe: Dedupe,
     /// Minutes before are not in memory.
     floor: i64,
-    /// The state has no past: rows of offsets before may have been written by an owner who knew more (of sessions).
-    trust_from: i64,
     /// Minutes not in memory that changed: site and start in ms.
     recount: BTreeSet<(u32, i64)>,
     /// As adopted last.
@@ -130,12 +128,9 @@ impl Partition {
         Self::new(number, limits, State::new(0, Dedupe::from_the_beginning(), i64::MIN))
     }
 
-    /// For a log of which the records before `next` are gone and no state was kept. Rows of offsets before
-    /// `written_to` may be stored.
-    pub(crate) fn from_the_unknown(number: i32, limits: Limits, next: i64, written_to: i64) -> Self {
-        let mut state = State::new(next, Dedupe::from_the_unknown(i64::MAX), UNKNOWN_FLOOR);
-        state.trust_from = written_to;
-        Self::new(number, limits, state)
+    /// For a log of which the records before `next` are gone and no state was kept.
+    pub(crate) fn from_the_unknown(number: i32, limits: Limits, next: i64) -> Self {
+        Self::new(number, limits, State::new(next, Dedupe::from_the_unknown(i64::MAX), UNKNOWN_FLOOR))
     }
 
     /// From [`Self::encode`]. Everything in memory counts as not written.
@@ -285,7 +280,7 @@ impl Partition {
         tally.rows += 1;
         tally.late += u64::from(late);
         if minute >= state.floor {
-            site.count(&event, self.limits.site, at.offset >= state.trust_from);
+            site.count(&event, self.limits.site);
             self.dirty.insert((minute, number));
         } else {
             state.recount.insert((number, minute));
@@ -484,7 +479,6 @@ impl State {
             sites: Vec::new(),
             dedupe,
             floor,
-            trust_from: 0,
             recount: BTreeSet::new(),
             gaps: Gaps::new(),
             numbers: HashMap::default(),

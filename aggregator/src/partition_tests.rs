@@ -127,6 +127,17 @@ fn a_site_with_a_hundred_thousand_pages_narrows_itself_and_its_neighbour_keeps_e
 }
 
 #[test]
+fn a_page_leaves_the_list_with_its_minute() {
+    let mut log = Log::new(&Config::default());
+    log.fold(NOW, &[view("demo", 1, "/old", NOW)]);
+    log.fold(NOW + MINUTE_MS, &[view("demo", 2, "/new", NOW + MINUTE_MS)]);
+    let pages = |log: &mut Log, minute: i64| log.pages("demo", NOW + minute * MINUTE_MS).0;
+    assert_eq!(pages(&mut log, 29), BTreeMap::from([("/old".into(), 1), ("/new".into(), 1)]));
+    assert_eq!(pages(&mut log, 30), BTreeMap::from([("/new".into(), 1)]));
+    assert_eq!(pages(&mut log, 31), BTreeMap::new());
+}
+
+#[test]
 fn a_restored_partition_tells_the_same_windows() {
     let mut log = Log::new(&Config { minute_values: 20, ..Config::default() });
     for number in 1..2_000u32 {

@@ -118,15 +118,12 @@ impl Site {
         self.panes.count(event, bounds.narrowed(self.narrowed).visitors);
     }
 
-    /// Counts an event in its minute, which it returns. `certain`: no other owner has counted more.
-    pub(crate) fn count(&mut self, event: &EventRef<'_>, bounds: SiteBounds, certain: bool) {
+    /// Counts an event in its minute.
+    pub(crate) fn count(&mut self, event: &EventRef<'_>, bounds: SiteBounds) {
         let start = minute_of(event.event_time);
         let shown = start >= self.shown_from;
         let minute = self.minutes.entry(start).or_insert_with(|| Minute::new(shown));
         minute.count(event, &mut self.values, bounds.narrowed(self.narrowed).minute);
-        if !certain {
-            minute.distrust();
-        }
     }
 
     pub(crate) fn minutes(&self) -> impl Iterator<Item = i64> {

@@ -67,14 +67,13 @@ impl fmt::Debug for Replay {
 }
 
 impl Replay {
-    /// `low`: first offset that the log holds. Rows of offsets before `end` are stored, as far as they should be. Sessions
-    /// are those of the sites' settings now.
-    pub fn new(number: i32, low: i64, end: i64, config: &Config, sites: &[Site]) -> Self {
+    /// `low`: first offset that the log holds. Sessions are those of the sites' settings now.
+    pub fn new(number: i32, low: i64, config: &Config, sites: &[Site]) -> Self {
         let limits = config.limits();
         let mut partition = if low == 0 {
             Partition::from_the_beginning(number, limits)
         } else {
-            Partition::from_the_unknown(number, limits, low, end)
+            Partition::from_the_unknown(number, limits, low)
         };
         partition.adopt(&session::gaps_of(sites));
         Self {

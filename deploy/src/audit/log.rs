@@ -130,8 +130,7 @@ impl<'a> Comparison<'a> {
         mut repairs: Option<&mut Repairs>,
     ) -> anyhow::Result<i64> {
         let partition = report.partition;
-        let mut replay =
-            Replay::new(partition, reach.low, reach.written, &self.node.config, &self.node.sites);
+        let mut replay = Replay::new(partition, reach.low, &self.node.config, &self.node.sites);
         let mut batches = self.log.read(partition, reach.low, reach.written);
         let mut told = Instant::now();
         loop {
