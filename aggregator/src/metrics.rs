@@ -143,7 +143,7 @@ fn observe(meter: &Meter, status: &Arc<Status>) {
         "1 while something is being tried again; the status page says what",
         |status| status.last_error.is_some().into(),
     );
-    gauge("footfall.aggregator.sites.bytes", "By", "What the windows of all sites hold, about", |status| {
+    gauge("footfall.aggregator.sites.memory", "By", "What the windows of all sites hold, about", |status| {
         status.bytes as i64
     });
     gauge(

@@ -54,7 +54,7 @@ def selectors(node):
 @pytest.fixture(scope="module")
 def told(start):
     """What /metrics says of a node that had a bit of everything: metric → labels seen on it."""
-    node = start("[aggregator]\nblock_ms = 200\n")
+    node = start("[aggregator]\nblock_ms = 200\naudit_ms = 500\n")
     ingest = node.ready["ingest"]
     assert node.load("--connections", "2", "--events", "100")["acked"] == 100
     # An event that is refused, a request that is denied, and a socket that is closed.
@@ -78,9 +78,10 @@ def told(start):
         return seen
 
     yield eventually(
-        "rows, a refusal and a close are told",
+        "rows, an audit, a refusal and a close are told",
         lambda: (
             "footfall_aggregator_block_duration_seconds_bucket" in (seen := metrics())
+            and "footfall_aggregator_audit_clean_seconds" in seen
             and "footfall_dashboard_hub_lag_seconds_bucket" in seen
             and "footfall_close_code" in seen["footfall_ingest_closes_total"]
             and "error_type" in seen["footfall_ingest_events_refused_total"]
