@@ -51,7 +51,7 @@ impl Folding {
     }
 
     pub fn fold(&mut self, parsed: Parsed<'_>) {
-        self.partition.fold(parsed.0, &Stored::new(), true);
+        self.partition.fold(&parsed.0, &Stored::new(), true);
     }
 
     /// Ends a block as a driver does, and returns its rows.

@@ -30,6 +30,7 @@ mod metrics;
 mod minute;
 mod native;
 mod outlet;
+mod pairs;
 mod panes;
 mod partition;
 mod payloads;

@@ -1,20 +1,19 @@
 //! What was counted of one site in one minute: a cell by dimension and value.
 //!
-//! Counts are exact. Distinct visitors by value need to know which (visitor, value) were counted: one set of hashes for
-//! the minute, which is given up when the minute has passed or the set is too large. What comes then makes the minute
+//! Counts are exact. Distinct visitors by value need to know which (visitor, value) were counted ([`Pairs`]): that is
+//! given up when the minute has passed or they are too many. What comes then makes the minute
 //! uncertain: ClickHouse counts it from the stored rows. A list of more values than its bound keeps the most counted
 //! (SpaceSaving: Metwally, Agrawal, El Abbadi 2005; evicting many at once), for the top lists; the minute as a whole is
 //! counted by ClickHouse then, too.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
-use footfall_schemas::{
-    Dimension, EventKind, VisitorId, live::MinuteCounts, record::EventRef, rollup::Measures,
-};
+use footfall_schemas::{Dimension, EventKind, live::MinuteCounts, record::EventRef, rollup::Measures};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    sample::{IdHash, Sample, mixed},
+    pairs::Pairs,
+    sample::{IdHash, Sample},
     values::{DIMENSIONS, ValueId, Values},
 };
 
@@ -36,7 +35,7 @@ pub(crate) struct Minute {
     cells: HashMap<ValueId, Cell, IdHash>,
     lists: [List; DIMENSIONS],
     /// `None`: no longer known.
-    pairs: Option<HashSet<u64, IdHash>>,
+    pairs: Option<Pairs>,
     /// What was counted here may differ from the stored rows.
     uncertain: bool,
     /// Its values are in the top lists.
@@ -92,11 +91,6 @@ impl Cell {
     }
 }
 
-/// 64 bits of hash: among 400,000 pairs, two are the same once in 200 million minutes.
-fn pair(visitor: VisitorId, id: ValueId) -> u64 {
-    mixed(visitor.0 ^ u64::from(id).wrapping_mul(0xff51_afd7_ed55_8ccd))
-}
-
 impl Minute {
     /// `shown`: its values are to be in the top lists.
     pub(crate) fn new(shown: bool) -> Self {
@@ -105,7 +99,7 @@ impl Minute {
             visitors: Sample::default(),
             cells: HashMap::default(),
             lists: Default::default(),
-            pairs: Some(HashSet::default()),
+            pairs: Some(Pairs::default()),
             uncertain: false,
             shown,
         }
@@ -113,36 +107,52 @@ impl Minute {
 
     /// Counts an event under its value of each dimension.
     pub(crate) fn count(&mut self, event: &EventRef<'_>, values: &mut Values, bounds: Bounds) {
-        self.total.count(event);
-        self.visitors.insert(event.visitor.0, bounds.visitors);
-        for dimension in Dimension::ALL.iter().filter(|dimension| **dimension != Dimension::Total) {
+        let Self { total, visitors, cells, lists, pairs, shown, .. } = self;
+        total.count(event);
+        let mut known = pairs.as_mut().map(|pairs| pairs.of(event.visitor));
+        if known.as_ref().is_none_or(|known| known.is_new) {
+            visitors.insert(event.visitor.0, bounds.visitors);
+        }
+        let longest = bounds.values + bounds.values / 4;
+        let mut is_long = false;
+        for dimension in &Dimension::OF_EVENTS[1..] {
             let Some(text) = dimension.value_of(event) else { continue };
             let id = values.id(*dimension, text);
-            let list = &mut self.lists[*dimension as usize];
-            let cell = self.cells.entry(id).or_insert_with(|| {
+            let list = &mut lists[*dimension as usize];
+            let cell = cells.entry(id).or_insert_with(|| {
                 list.values += 1;
                 values.hold(id);
-                if self.shown {
+                if *shown {
                     values.show(id, list.floor.into());
                 }
                 Cell { over: list.floor, ..Cell::default() }
             });
             cell.count(event);
-            if let Some(pairs) = &mut self.pairs {
-                cell.visitors += u32::from(pairs.insert(pair(event.visitor, id)));
+            if let Some(known) = &mut known {
+                cell.visitors += u32::from(known.note(*dimension, id));
             }
-            if self.shown && (*dimension == Dimension::Event || event.kind == EventKind::PageView) {
+            if *shown && (*dimension == Dimension::Event || event.kind == EventKind::PageView) {
                 values.show(id, 1);
             }
-            if list.values as usize > bounds.values + bounds.values / 4 {
-                self.evict(*dimension, values, bounds.values);
-            }
+            is_long |= list.values as usize > longest;
+        }
+        if is_long {
+            self.evict_longer(longest, values, bounds.values);
         }
         if self.pairs.is_none() {
             self.uncertain = true;
         } else if self.known_pairs() > bounds.pairs {
             self.uncertain = true;
             self.pairs = None;
+        }
+    }
+
+    /// Of the dimensions with more than `longest` values, keeps the `bound` most counted.
+    fn evict_longer(&mut self, longest: usize, values: &mut Values, bound: usize) {
+        for dimension in Dimension::OF_EVENTS {
+            if self.lists[*dimension as usize].values as usize > longest {
+                self.evict(*dimension, values, bound);
+            }
         }
     }
 
@@ -170,9 +180,7 @@ impl Minute {
 
     /// Narrows what the minute holds.
     pub(crate) fn shrink(&mut self, values: &mut Values, bounds: Bounds) {
-        for dimension in Dimension::ALL {
-            self.evict(*dimension, values, bounds.values);
-        }
+        self.evict_longer(bounds.values, values, bounds.values);
         if !self.visitors.is_exact() || self.visitors.kept() > bounds.visitors {
             self.visitors.shrink(bounds.visitors);
             self.uncertain = true;
@@ -183,7 +191,7 @@ impl Minute {
     }
 
     pub(crate) fn known_pairs(&self) -> usize {
-        self.pairs.as_ref().map_or(0, HashSet::len)
+        self.pairs.as_ref().map_or(0, Pairs::len)
     }
 
     /// From now on an event makes the minute uncertain; what was counted stays right.
@@ -246,7 +254,8 @@ impl Minute {
         let slots = |filled: usize, slot: usize| filled * (slot + 1) * 3 / 2;
         size_of::<Self>()
             + slots(self.cells.len(), size_of::<(ValueId, Cell)>())
-            + slots(self.visitors.kept() + self.known_pairs(), size_of::<u64>())
+            + slots(self.visitors.kept(), size_of::<u64>())
+            + self.pairs.as_ref().map_or(0, Pairs::bytes)
     }
 }
 
@@ -254,7 +263,7 @@ impl Minute {
 mod tests {
     use std::collections::BTreeMap;
 
-    use footfall_schemas::EventRecord;
+    use footfall_schemas::{EventRecord, VisitorId};
 
     use super::*;
     use proptest::prelude::*;

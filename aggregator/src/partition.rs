@@ -203,13 +203,13 @@ impl Partition {
 
     /// Folds the next record in. `emit`: its rows and dead letters go into the open block; otherwise they were
     /// written before.
-    pub(crate) fn fold(&mut self, record: Record<'_>, stored: &Stored, emit: bool) -> Tally {
+    pub(crate) fn fold(&mut self, record: &Record<'_>, stored: &Stored, emit: bool) -> Tally {
         debug_assert!(record.offset >= self.state.next, "records come in the log's order");
         let mut tally = Tally::default();
         self.state.advance(record.timestamp);
         let (offset, lines) = (record.offset, record.lines.len() as u64);
-        for (index, line) in record.lines {
-            let at = Coordinates { partition: self.number, offset: record.offset, index };
+        for (index, line) in &record.lines {
+            let at = Coordinates { partition: self.number, offset, index: *index };
             match line {
                 Ok(event) => self.event(event, at, stored, emit, &mut tally),
                 Err(letter) => {
@@ -221,14 +221,14 @@ impl Partition {
                         self.touched.insert(number);
                     }
                     if emit {
-                        self.open.letters.push(Letter { at, letter });
+                        self.open.letters.push(Letter { at, letter: letter.clone() });
                     }
                 }
             }
         }
         let Tally { rows, duplicates, poison: dead, .. } = tally;
         self.state.books.add(offset, self.state.log_time, Account { lines, rows, duplicates, dead });
-        self.state.next = record.offset + 1;
+        self.state.next = offset + 1;
         self.open.end = self.state.next;
         if emit {
             self.open_bytes += record.bytes;
@@ -240,7 +240,7 @@ impl Partition {
 
     fn event(
         &mut self,
-        event: EventRef<'_>,
+        event: &EventRef<'_>,
         at: Coordinates,
         stored: &Stored,
         emit: bool,
@@ -271,7 +271,7 @@ impl Partition {
         }
         self.payloads.note(number, event.event_id, event.payload_hash);
 
-        let (session, session_start) = site.sessions.count(&event, log_time, at.offset as u64 + 1);
+        let (session, session_start) = site.sessions.count(event, log_time, at.offset as u64 + 1);
         let minute = minute_of(event.event_time);
         let late = minute + MINUTE_MS + self.limits.lateness_ms <= log_time;
         site.stored += 1;
@@ -280,15 +280,15 @@ impl Partition {
         tally.rows += 1;
         tally.late += u64::from(late);
         if minute >= state.floor {
-            site.count(&event, self.limits.site);
+            site.count(event, self.limits.site);
             self.dirty.insert((minute, number));
         } else {
             state.recount.insert((number, minute));
         }
-        site.see(&event, self.limits.site);
+        site.see(event, self.limits.site);
         if emit {
             self.recent.push(key);
-            self.open.rows.push(&event, Counted { session, session_start, late, at });
+            self.open.rows.push(event, Counted { session, session_start, late, at });
         }
     }
 

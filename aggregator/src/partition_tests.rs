@@ -31,7 +31,7 @@ impl Log {
         let value = lines.join("\n");
         let record = Record::parse(0, self.offset, at, value.as_bytes());
         self.offset += 1;
-        self.partition.fold(record, &Stored::new(), true)
+        self.partition.fold(&record, &Stored::new(), true)
     }
 
     fn pages(&mut self, site: &str, clock: i64) -> (BTreeMap<String, u64>, u64) {

@@ -31,20 +31,26 @@ impl<'a> Record<'a> {
             let line = value.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).nth(index.into());
             line.unwrap_or(value)
         };
-        let mut lines: Vec<_> = parse_lines(value)
-            .map(|(index, line)| {
-                let line =
-                    line.map_err(|error| error.to_string()).and_then(|event| countable(event, timestamp));
-                let line = line.map_err(|reason| {
-                    let place = format!("{}/{partition}/{offset}/{index}", topics::EVENTS);
-                    poison(raw(index), timestamp, format!("{place}: {reason}"))
-                });
-                (index, line)
-            })
-            .collect();
+        let poison = |index: u16, reason: &str| {
+            let place = format!("{}/{partition}/{offset}/{index}", topics::EVENTS);
+            dead_letter(raw(index), timestamp, format!("{place}: {reason}"))
+        };
+        // An event is some 700 bytes of references: it is not moved about.
+        let mut lines = Vec::with_capacity(value.iter().filter(|byte| **byte == b'\n').count() + 1);
+        for (index, line) in parse_lines(value) {
+            lines.push((
+                index,
+                match line {
+                    Ok(mut event) => match countable(&mut event, timestamp) {
+                        Ok(()) => Ok(event),
+                        Err(reason) => Err(poison(index, &reason)),
+                    },
+                    Err(error) => Err(poison(index, &error.to_string())),
+                },
+            ));
+        }
         if lines.is_empty() {
-            let detail = format!("{}/{partition}/{offset}/0: the record is empty", topics::EVENTS);
-            lines.push((0, Err(poison(value, timestamp, detail))));
+            lines.push((0, Err(poison(0, "the record is empty"))));
         }
         Self { offset, timestamp, lines, bytes: value.len() }
     }
@@ -52,7 +58,7 @@ impl<'a> Record<'a> {
 
 /// Refuses times that the tables cannot hold. A node's clock that is far ahead of the broker's (`timestamp`) must not
 /// put its events into the future: they happened when the broker took them, and say so.
-fn countable(mut event: EventRef<'_>, timestamp: i64) -> Result<EventRef<'_>, String> {
+fn countable(event: &mut EventRef<'_>, timestamp: i64) -> Result<(), String> {
     if !(0..=LAST_TIME_MS).contains(&event.received_at) {
         return Err(format!("received_at {} lies outside 1970 to 2100", event.received_at));
     }
@@ -66,10 +72,10 @@ fn countable(mut event: EventRef<'_>, timestamp: i64) -> Result<EventRef<'_>, St
         event.event_time = timestamp;
         event.clock = Clock::ClampedFuture;
     }
-    Ok(event)
+    Ok(())
 }
 
-fn poison(payload: &[u8], received_at: i64, detail: String) -> DeadLetter {
+fn dead_letter(payload: &[u8], received_at: i64, detail: String) -> DeadLetter {
     #[derive(Deserialize)]
     struct OnlySite {
         site: String,

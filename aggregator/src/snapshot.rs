@@ -9,7 +9,7 @@ use xxhash_rust::xxh3::xxh3_64;
 /// Well below the topic's `max.message.bytes`.
 const CHUNK_BYTES: usize = 512 * 1024;
 /// Changes with the state's form: a snapshot of another form is as good as none.
-const FORM: u8 = 2;
+const FORM: u8 = 3;
 
 /// A message for the snapshot topic.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -183,7 +183,7 @@ impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
             if emit && self.partition.is_at_a_boundary() {
                 self.opened_at = self.now();
             }
-            let tally = self.partition.fold(record, &self.stored, emit);
+            let tally = self.partition.fold(&record, &self.stored, emit);
             if emit {
                 self.count(tally);
             } else {

@@ -109,7 +109,7 @@ impl Replay {
                 self.stored.extend(first.into_iter().map(stored));
                 self.asked.extend(wanted);
             }
-            self.partition.fold(record, &self.stored, true);
+            self.partition.fold(&record, &self.stored, true);
         }
         Ok(())
     }
