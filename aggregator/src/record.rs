@@ -6,6 +6,7 @@ use footfall_schemas::{
     time::Clock,
     topics,
 };
+use memchr::memchr_iter;
 use serde::Deserialize;
 
 /// Newest time that may be counted (2100-01-01): `rolling_counts` tells minutes in 32 bits.
@@ -36,7 +37,7 @@ impl<'a> Record<'a> {
             dead_letter(raw(index), timestamp, format!("{place}: {reason}"))
         };
         // An event is some 700 bytes of references: it is not moved about.
-        let mut lines = Vec::with_capacity(value.iter().filter(|byte| **byte == b'\n').count() + 1);
+        let mut lines = Vec::with_capacity(memchr_iter(b'\n', value).count() + 1);
         for (index, line) in parse_lines(value) {
             lines.push((
                 index,

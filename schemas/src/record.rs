@@ -3,8 +3,9 @@
 //! The value of a record on `footfall.events` is NDJSON: one [`EventRecord`] a line, several events of one partition
 //! packed together. An event's coordinates are topic, partition, offset and its index in the record.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, collections::BTreeMap, iter::once};
 
+use memchr::memchr_iter;
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{Error as _, MapAccess, Visitor},
@@ -274,11 +275,12 @@ pub fn partition_for(site: &SiteId, visitor: VisitorId, partitions: u32) -> i32 
 
 /// Parses the lines of a record's value. Each line stands for itself: `Err` names the index.
 pub fn parse_lines(value: &[u8]) -> impl Iterator<Item = (u16, Result<EventRef<'_>, BadLine>)> + '_ {
-    value.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).enumerate().map(|(index, line)| {
-        match u16::try_from(index) {
-            Ok(index) => (index, parse_line(line)),
-            Err(_) => (u16::MAX, Err(BadLine("more events in a record than 65,535".into()))),
-        }
+    let mut begin = 0;
+    let ends = memchr_iter(b'\n', value).chain(once(value.len()));
+    let lines = ends.map(move |end| &value[std::mem::replace(&mut begin, end + 1)..end]);
+    lines.filter(|line| !line.is_empty()).enumerate().map(|(index, line)| match u16::try_from(index) {
+        Ok(index) => (index, parse_line(line)),
+        Err(_) => (u16::MAX, Err(BadLine("more events in a record than 65,535".into()))),
     })
 }
 
