@@ -46,8 +46,10 @@ pub struct Config {
     pub partition_bytes: usize,
     /// While a partition is busy, minutes that only ClickHouse can count are counted this often.
     pub recount_ms: u64,
-    /// How often the state is kept while it changes; bounds the replay after a restart.
+    /// How often the state is kept while it changes, and after how many events at the latest, by partition; bounds the
+    /// replay after a restart.
     pub snapshot_ms: u64,
+    pub snapshot_events: u64,
     /// How often what was written is compared with the log; 0 is never.
     pub audit_ms: u64,
     /// How long a stream is remembered after its last event. What is older is looked up in ClickHouse.
@@ -90,6 +92,7 @@ impl Default for Config {
             partition_bytes: 256 << 20,
             recount_ms: 10_000,
             snapshot_ms: 30_000,
+            snapshot_events: 300_000,
             audit_ms: 60_000,
             stream_horizon_ms: 6 * 60 * 60 * 1_000,
             streams: 450_000,

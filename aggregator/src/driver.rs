@@ -15,7 +15,7 @@ use crate::{
     partition::Partition,
     ports::{Input, Log, Outlet, Store},
     session::Gaps,
-    snapshot::Slots,
+    snapshot::Found,
     status::Phase,
     work::Work,
 };
@@ -105,9 +105,9 @@ impl<L: Log, S: Store, O: Outlet> Driver<L, S, O> {
         }
 
         let limits = keeper.config.limits();
-        let saved = keeper.retry("snapshots", || ports.outlet.saved(number)).await?;
-        let slots = Slots::found(&saved);
-        let usable = saved.into_iter().filter(|saved| (low..=start).contains(&saved.offset));
+        let Found { snapshots, keys: kept_before } =
+            keeper.retry("snapshots", || ports.outlet.saved(number)).await?;
+        let usable = snapshots.into_iter().filter(|saved| (low..=start).contains(&saved.offset));
         let newest = usable.max_by_key(|saved| (saved.offset, saved.id));
         let decoded = newest.and_then(|saved| match Partition::decode(number, limits, &saved.state) {
             Ok(partition) => Some(partition),
@@ -140,7 +140,7 @@ impl<L: Log, S: Store, O: Outlet> Driver<L, S, O> {
         keeper.status.phase(number, Phase::Replaying);
         keeper.retry("start reading", || ports.log.start(partition.next())).await?;
         let doubt_until = cut_end.max(stored_end);
-        Ok((partition, Plan { emit_from: start, cut, doubt_until, slots, adopt: true, is_kept }))
+        Ok((partition, Plan { emit_from: start, cut, doubt_until, kept_before, adopt: true, is_kept }))
     }
 }
 
@@ -152,7 +152,8 @@ pub(crate) struct Plan {
     pub(crate) cut: Option<Boundary>,
     /// Rows of offsets before may be stored already.
     pub(crate) doubt_until: i64,
-    pub(crate) slots: Slots,
+    /// Keys of earlier owners' snapshots.
+    pub(crate) kept_before: Vec<String>,
     /// The settings of now are still to be adopted.
     pub(crate) adopt: bool,
     /// The state comes from a snapshot.

@@ -15,7 +15,7 @@ use crate::{
     error::LogError,
     outlet::{Topics, client},
     ports::{Committed, Input, Log, Outlet, RawRecord},
-    snapshot::{self, Slot},
+    snapshot::{self, Found, Id, Save},
     source::{Assignment, Event, Source},
     status::Status,
 };
@@ -188,10 +188,19 @@ async fn a_partition_that_was_taken_away_can_no_longer_be_committed() {
 async fn a_snapshot_is_found_again_on_its_partition() {
     let cluster = Cluster::start(2);
     let topics = Topics::new(&cluster.kafka, "one").unwrap();
-    assert_eq!(patiently(|| topics.saved(1)).await, []);
+    let saved = |partition| {
+        let topics = &topics;
+        async move { patiently(|| topics.saved(partition)).await }
+    };
+    assert_eq!(saved(1).await, Found::default());
     let state = vec![7; 1_500_000];
-    patiently(|| topics.save(1, snapshot::chunks(Slot::B, 1, 42, &state))).await;
-    let found = patiently(|| topics.saved(1)).await;
-    assert_eq!(found, [snapshot::Stored { slot: Slot::B, offset: 42, id: 1, state }]);
-    assert_eq!(patiently(|| topics.saved(0)).await, []);
+    let first = Save { id: Id { epoch: 5, number: 1 }, forget: Vec::new() };
+    patiently(|| topics.save(1, snapshot::chunks(&first, 42, &state))).await;
+    let found = saved(1).await;
+    assert_eq!(found.snapshots, [snapshot::Stored { offset: 42, id: first.id, state: state.clone() }]);
+    assert_eq!(saved(0).await, Found::default());
+
+    let next = Save { id: Id { epoch: 6, number: 1 }, forget: found.keys };
+    patiently(|| topics.save(1, snapshot::chunks(&next, 43, &state))).await;
+    assert_eq!(saved(1).await.snapshots, [snapshot::Stored { offset: 43, id: next.id, state }]);
 }

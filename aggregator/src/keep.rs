@@ -16,7 +16,7 @@ use crate::{
     metrics::Metrics,
     ports::{Log, Outlet, Ports, Store},
     rows::Rows,
-    snapshot,
+    snapshot::{self, Save},
     status::Status,
 };
 
@@ -57,14 +57,14 @@ impl<L: Log, S: Store, O: Outlet> Keeper<L, S, O> {
         block: Block,
         counts: Counts,
         in_doubt: bool,
-        save: Option<(snapshot::Slot, u64)>,
+        save: Option<Save>,
     ) -> Result<(), Gone> {
         self.commit(block.start, block.boundary().to_string()).await?;
         self.retry("dead letters", || self.ports.outlet.send_letters(&block.letters)).await?;
         self.rows(&block, in_doubt).await?;
         self.counts(&counts, block.end).await?;
-        if let (Some((slot, id)), Some(state)) = (save, &block.snapshot) {
-            self.save(slot, id, block.end, state).await?;
+        if let (Some(save), Some(state)) = (save, &block.snapshot) {
+            self.save(&save, block.end, state).await?;
         }
         self.metrics.blocks.add(1, &self.metrics.of(self.partition));
         Ok(())
@@ -75,14 +75,8 @@ impl<L: Log, S: Store, O: Outlet> Keeper<L, S, O> {
         self.retry("commit", || self.ports.log.commit(offset, metadata.clone())).await
     }
 
-    pub(crate) async fn save(
-        &self,
-        slot: snapshot::Slot,
-        id: u64,
-        offset: i64,
-        state: &[u8],
-    ) -> Result<(), Gone> {
-        let chunks = snapshot::chunks(slot, id, offset, state);
+    pub(crate) async fn save(&self, save: &Save, offset: i64, state: &[u8]) -> Result<(), Gone> {
+        let chunks = snapshot::chunks(save, offset, state);
         self.retry("snapshot", || self.ports.outlet.save(self.partition, chunks.clone())).await
     }
 

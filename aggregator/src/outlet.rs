@@ -15,7 +15,7 @@ use crate::{
     block::Letter,
     error::{Error, LogError},
     ports::Outlet,
-    snapshot::{Assembly, Chunk, Stored},
+    snapshot::{Assembly, Chunk, Found},
     source::complain,
 };
 
@@ -108,16 +108,14 @@ impl Outlet for Topics {
     async fn save(&self, partition: i32, chunks: Vec<Chunk>) -> Result<(), LogError> {
         // One after the other: the manifest must not be there before its chunks.
         for chunk in chunks {
-            let record = FutureRecord::to(topics::SNAPSHOTS)
-                .partition(partition)
-                .key(&chunk.key)
-                .payload(&chunk.value);
+            let mut record = FutureRecord::to(topics::SNAPSHOTS).partition(partition).key(&chunk.key);
+            record.payload = chunk.value.as_ref();
             self.durable.send(record, Duration::from_secs(5)).await.map_err(|(error, _)| again(error))?;
         }
         Ok(())
     }
 
-    async fn saved(&self, partition: i32) -> Result<Vec<Stored>, LogError> {
+    async fn saved(&self, partition: i32) -> Result<Found, LogError> {
         let kafka = self.kafka.clone();
         tokio::task::spawn_blocking(move || read_snapshots(&kafka, partition))
             .await
@@ -125,10 +123,10 @@ impl Outlet for Topics {
     }
 }
 
-fn read_snapshots(kafka: &KafkaSettings, partition: i32) -> Result<Vec<Stored>, LogError> {
+fn read_snapshots(kafka: &KafkaSettings, partition: i32) -> Result<Found, LogError> {
     let mut assembly = Assembly::default();
     read_whole(kafka, topics::SNAPSHOTS, partition, |key, value| {
-        assembly.add(Chunk { key: key.to_owned(), value: value.to_vec() });
+        assembly.add(Chunk { key: key.to_owned(), value: value.map(<[u8]>::to_vec) });
     })?;
     Ok(assembly.complete())
 }
@@ -143,13 +141,13 @@ impl ClientContext for WholeReader {
 
 impl ConsumerContext for WholeReader {}
 
-/// Reads a partition of a compacted topic from its beginning to its end; records without key or value are left out.
+/// Reads a partition of a compacted topic from its beginning to its end; records without key are left out.
 /// Blocks.
 pub(crate) fn read_whole(
     kafka: &KafkaSettings,
     topic: &str,
     partition: i32,
-    mut each: impl FnMut(&str, &[u8]),
+    mut each: impl FnMut(&str, Option<&[u8]>),
 ) -> Result<(), LogError> {
     let consumer: BaseConsumer<WholeReader> = client(kafka, "footfall-aggregator-reader")
         // Needed by the consumer, though it never joins.
@@ -174,9 +172,8 @@ pub(crate) fn read_whole(
             Some(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
             Some(Err(error)) => return Err(again(error)),
             Some(Ok(message)) => {
-                let key = message.key().map(String::from_utf8_lossy);
-                if let (Some(key), Some(value)) = (key, message.payload()) {
-                    each(&key, value);
+                if let Some(key) = message.key().map(String::from_utf8_lossy) {
+                    each(&key, message.payload());
                 }
                 if message.offset() + 1 >= high {
                     return Ok(());

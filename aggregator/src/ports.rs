@@ -15,7 +15,7 @@ use crate::{
     error::{LogError, StoreError},
     partition::Stored,
     rows::Rows,
-    snapshot::{Chunk, Stored as StoredSnapshot},
+    snapshot::{Chunk, Found},
 };
 
 /// What the group keeps of a partition.
@@ -103,8 +103,8 @@ pub(crate) trait Outlet: Send + Sync + 'static {
     fn tell(&self, record: &LiveRecord) -> bool;
     /// Returns once the log has them all, in this order.
     fn save(&self, partition: i32, chunks: Vec<Chunk>) -> impl Future<Output = Result<(), LogError>> + Send;
-    /// The complete snapshots of a partition.
-    fn saved(&self, partition: i32) -> impl Future<Output = Result<Vec<StoredSnapshot>, LogError>> + Send;
+    /// The snapshots of a partition.
+    fn saved(&self, partition: i32) -> impl Future<Output = Result<Found, LogError>> + Send;
 }
 
 /// The three, shared by a partition and its block on the way.

@@ -20,7 +20,7 @@ use crate::{
     partition::{Partition, Stored, Tally},
     ports::{Input, Log, Outlet, RawRecord, Store},
     record::Record,
-    snapshot::Slot,
+    snapshot::{Id, Save},
     status::Phase,
     trace::Traced,
 };
@@ -52,8 +52,6 @@ pub(crate) struct Work<L, S, O> {
     watch: Watch,
     /// Offset committed without metadata; lag is told by it.
     settled: Option<i64>,
-    /// Offset of the last boundary or plain commit.
-    committed: i64,
     opened_at: i64,
     /// Wall clock at which the log's end was reached, while nothing came after.
     idle_since: Option<i64>,
@@ -64,6 +62,9 @@ pub(crate) struct Work<L, S, O> {
     snapshot_at: i64,
     snapshot_offset: i64,
     snapshots: u64,
+    /// Events folded to be written, and how many when the state was last kept.
+    folded: u64,
+    snapshot_folded: u64,
     folded_silently: usize,
 }
 
@@ -81,7 +82,6 @@ impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
             writing_end: partition.checkpoint(),
             watch: Watch::new(driver.audits.clone(), &driver.keeper, now),
             settled: None,
-            committed: plan.emit_from,
             opened_at: now,
             idle_since: None,
             clock: 0,
@@ -91,6 +91,8 @@ impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
             snapshot_at: now,
             snapshot_offset: partition.next(),
             snapshots: 0,
+            folded: 0,
+            snapshot_folded: 0,
             folded_silently: 0,
             driver,
             partition,
@@ -185,6 +187,7 @@ impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
             }
             let tally = self.partition.fold(&record, &self.stored, emit);
             if emit {
+                self.folded += tally.rows + tally.duplicates;
                 self.count(tally);
             } else {
                 self.folded_silently += 1;
@@ -332,7 +335,6 @@ impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
             self.compare(cut, &block);
         }
         let in_doubt = block.start < self.plan.doubt_until;
-        self.committed = block.start;
         self.settled = None;
         self.writing_end = self.partition.checkpoint();
         self.watch.counted(&counts);
@@ -362,23 +364,25 @@ impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
         }
     }
 
-    fn snapshot_due(&mut self, now: i64) -> Option<(Slot, u64)> {
-        let due = now - self.snapshot_at >= self.driver.keeper.config.snapshot_ms as i64;
+    fn snapshot_due(&mut self, now: i64) -> Option<Save> {
+        let config = &self.driver.keeper.config;
+        let due = now - self.snapshot_at >= config.snapshot_ms as i64
+            || self.folded - self.snapshot_folded >= config.snapshot_events;
         if !due || self.partition.next() == self.snapshot_offset {
             return None;
         }
         Some(self.next_snapshot(now))
     }
 
-    fn next_snapshot(&mut self, now: i64) -> (Slot, u64) {
+    fn next_snapshot(&mut self, now: i64) -> Save {
         self.snapshots += 1;
-        // Unique over restarts: nobody is assigned a partition twice in a millisecond.
-        let id = self.driver.epoch.wrapping_mul(1_000_000).wrapping_add(self.snapshots);
-        let slot = self.plan.slots.next(self.committed);
-        self.plan.slots.set(slot, self.partition.next(), id);
         self.snapshot_at = now;
         self.snapshot_offset = self.partition.next();
-        (slot, id)
+        self.snapshot_folded = self.folded;
+        // A restart begins at the committed offset, so the first of an owner's may lie too late for it. When the second
+        // is written, the first does not.
+        let forget = if self.snapshots > 1 { std::mem::take(&mut self.plan.kept_before) } else { Vec::new() };
+        Save { id: Id { epoch: self.driver.epoch, number: self.snapshots }, forget }
     }
 
     fn written(&mut self) {
@@ -441,19 +445,18 @@ impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
     }
 
     /// Between blocks: writes counts, commits the plain offset, and keeps the state when asked to.
-    fn put_down(&mut self, counts: Counts, save: Option<(Slot, u64)>) {
+    fn put_down(&mut self, counts: Counts, save: Option<Save>) {
         let end = self.partition.next();
-        let state = save.map(|(slot, id)| (slot, id, self.partition.encode()));
+        let state = save.map(|save| (save, self.partition.encode()));
         self.settled = Some(end);
-        self.committed = end;
         self.writing_end = self.partition.checkpoint();
         self.watch.counted(&counts);
         let keeper = self.driver.keeper.clone();
         let writing = async move {
             keeper.counts(&counts, end).await?;
             keeper.commit(end, String::new()).await?;
-            if let Some((slot, id, state)) = state {
-                keeper.save(slot, id, end, &state).await?;
+            if let Some((save, state)) = state {
+                keeper.save(&save, end, &state).await?;
             }
             keeper.status.worked(keeper.partition);
             Ok(())
@@ -494,10 +497,9 @@ impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
             keeper.counts(&counts, end).await?;
         }
         keeper.commit(end, String::new()).await?;
-        self.committed = end;
         if end != self.snapshot_offset {
-            let (slot, id) = self.next_snapshot(self.now());
-            keeper.save(slot, id, end, &self.partition.encode()).await?;
+            let save = self.next_snapshot(self.now());
+            keeper.save(&save, end, &self.partition.encode()).await?;
         }
         info!(partition = keeper.partition, offset = end, "partition put down in order");
         Ok(())

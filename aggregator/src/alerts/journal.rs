@@ -43,9 +43,10 @@ impl Journal {
         let kafka = self.kafka.clone();
         let read = move || {
             let mut records = Vec::new();
-            read_whole(&kafka, topics::ALERTS, 0, |key, value| match serde_json::from_slice(value) {
-                Ok(record) => records.push(record),
-                Err(error) => warn!(key, %error, "the state of an alert cannot be read"),
+            read_whole(&kafka, topics::ALERTS, 0, |key, value| match value.map(serde_json::from_slice) {
+                Some(Ok(record)) => records.push(record),
+                Some(Err(error)) => warn!(key, %error, "the state of an alert cannot be read"),
+                None => {}
             })?;
             Ok(records)
         };

@@ -55,6 +55,7 @@ fn config() -> Config {
         partition_bytes: 40_000,
         recount_ms: 300,
         snapshot_ms: 700,
+        snapshot_events: 40,
         audit_ms: 300,
         stream_horizon_ms: 10 * 60 * 1_000,
         streams: 6,

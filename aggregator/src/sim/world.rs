@@ -37,7 +37,7 @@ use crate::{
     ports::{Committed, Input, Log, Outlet, RawRecord, Store},
     rows::Rows,
     session::Gaps,
-    snapshot::{Assembly, Chunk, Stored as StoredSnapshot},
+    snapshot::{Assembly, Chunk, Found},
 };
 
 thread_local! {
@@ -344,14 +344,14 @@ impl Outlet for World {
         Ok(())
     }
 
-    async fn saved(&self, _partition: i32) -> Result<Vec<StoredSnapshot>, LogError> {
+    async fn saved(&self, _partition: i32) -> Result<Found, LogError> {
         if self.call(1).await.is_some() {
             return Err(LogError::Retry("played".into()));
         }
         let mut assembly = Assembly::default();
         self.lock().snapshots.iter().cloned().for_each(|chunk| assembly.add(chunk));
         let found = assembly.complete();
-        if !found.is_empty() {
+        if !found.snapshots.is_empty() {
             felt("snapshot: read");
         }
         Ok(found)
