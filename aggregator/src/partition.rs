@@ -32,7 +32,7 @@ const MOST_NARROWED: u8 = 12;
 /// tests, so that the simulation comes to it.
 const SESSION_ROWS: usize = if cfg!(test) { 5 } else { 50_000 };
 /// Pause between two writes of sessions while the log is busy: each INSERT makes a part to be merged.
-const SESSIONS_EVERY_MS: i64 = 10_000;
+const SESSIONS_EVERY_MS: i64 = 30_000;
 /// The floor until the first record after an unknown past has told the time.
 const UNKNOWN_FLOOR: i64 = i64::MAX;
 

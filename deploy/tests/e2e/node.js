@@ -77,15 +77,19 @@ export class FootfallNode {
   }
 
   /** Rows of a SELECT, as an analyst's HTTP client gets them. */
-  async query(sql) {
-    const { url, user, password, database } = this.ready.clickhouse;
-    const target = `${url}/?database=${database}&output_format_json_quote_64bit_integers=0`;
-    const authorization = `Basic ${Buffer.from(`${user}:${password}`).toString('base64')}`;
-    const response = await fetch(target, { method: 'POST', body: `${sql} FORMAT JSONEachRow`, headers: { authorization } });
-    const body = await response.text();
-    if (!response.ok) throw new Error(`${sql}: ${body}`);
-    return body.split('\n').filter(Boolean).map((line) => JSON.parse(line));
+  query(sql) {
+    return select(this.ready.clickhouse, sql);
   }
+}
+
+/** Rows of a SELECT. */
+export async function select({ url, user, password, database }, sql) {
+  const target = `${url}/?database=${database}&output_format_json_quote_64bit_integers=0`;
+  const authorization = `Basic ${Buffer.from(`${user}:${password}`).toString('base64')}`;
+  const response = await fetch(target, { method: 'POST', body: `${sql} FORMAT JSONEachRow`, headers: { authorization } });
+  const body = await response.text();
+  if (!response.ok) throw new Error(`${sql}: ${body}`);
+  return body.split('\n').filter(Boolean).map((line) => JSON.parse(line));
 }
 
 /** Asks until the answer is neither undefined, null nor false; fails with what was waited for. */
