@@ -154,7 +154,8 @@ impl Subscriber {
     async fn request(&mut self, text: &str) -> Result<(), End> {
         self.allow()?;
         let (site, resume) = match serde_json::from_str(text) {
-            Ok(ViewerRequest::Subscribe { site, resume }) => (site, resume),
+            Ok(ViewerRequest::Subscribe { site, resume, .. }) => (site, resume),
+            Ok(ViewerRequest::Feed { .. }) => return Ok(()),
             Err(error) => {
                 let detail = format!("the request cannot be read: {error}");
                 return self.refuse(ViewerError::Malformed, detail).await;

@@ -43,6 +43,8 @@ impl View {
             freshness: Some(self.freshness),
             ledger: Some(self.ledger.clone()),
             live: self.live.clone(),
+            goals: BTreeMap::new(),
+            alerts: None,
         }
     }
 
@@ -70,6 +72,8 @@ impl View {
             freshness: (self.freshness != newer.freshness).then_some(newer.freshness),
             ledger: (self.ledger != newer.ledger).then(|| newer.ledger.clone()),
             live: live.unwrap_or_default(),
+            goals: BTreeMap::new(),
+            alerts: None,
         })
     }
 }

@@ -1,14 +1,16 @@
 //! Every type that crosses a process: from the browser to ingest ([`tracker`]), from ingest over Kafka to the
 //! aggregator ([`record`]), into ClickHouse ([`rows`], [`migrations`]), from the aggregator and the ingest nodes to
 //! the dashboard nodes ([`live`], [`presence`]) and from there to a viewer's screen ([`viewer`]), and, when a rule of a
-//! site fires ([`alert_rule`]), to whom its owner names ([`alert`], [`webhook`]).
+//! site fires ([`alert_rule`]), to whom its owner names ([`alert`], [`webhook`]); and what people set up ([`directory`]).
 //!
 //! `golden/*.json` holds one example of each wire type; the Rust and the TypeScript tests read the same files.
 
 pub mod alert;
 pub mod alert_rule;
 pub mod connect;
+pub mod directory;
 pub mod event;
+pub mod goal;
 pub mod ids;
 pub mod live;
 pub mod migrations;

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use crate::{
-    SiteId, alert_rule::AlertRule, page_rules::PathRule, secret::SiteSecret, time::MINUTE_MS,
+    SiteId, alert_rule::AlertRule, goal::Goal, page_rules::PathRule, secret::SiteSecret, time::MINUTE_MS,
     tracker_settings::TrackerSettings, webhook::Webhook,
 };
 
@@ -42,6 +42,15 @@ pub struct Site {
     /// A visitor's silence, by event time, that ends a session: one of [`SESSION_GAPS`].
     #[serde(default = "session_gap_minutes")]
     pub session_gap_minutes: u16,
+    /// What visitors are wanted to do; shown live and counted.
+    #[serde(default, deserialize_with = "crate::goal::goals_of_a_site")]
+    pub goals: Vec<Goal>,
+    /// Anybody may watch.
+    #[serde(default)]
+    pub public: bool,
+    /// Pages with these origins may show the live page in a frame.
+    #[serde(default)]
+    pub embed_origins: Vec<OriginPattern>,
     /// Who is told is nobody else's business.
     #[serde(default, skip_serializing, deserialize_with = "crate::alert_rule::rules_of_a_site")]
     pub alerts: Vec<AlertRule>,
@@ -92,6 +101,9 @@ impl Site {
             query_allowlist: Vec::new(),
             path_rules: Vec::new(),
             session_gap_minutes: session_gap_minutes(),
+            goals: Vec::new(),
+            public: false,
+            embed_origins: Vec::new(),
             alerts: Vec::new(),
             alert_webhooks: Vec::new(),
         }

@@ -12,6 +12,8 @@ pub const PRESENCE: &str = "footfall.presence";
 pub const SNAPSHOTS: &str = "footfall.snapshots";
 /// State of each alert rule that has fired ([`crate::alert`]), compacted. Key: `site/rule`.
 pub const ALERTS: &str = "footfall.alerts";
+/// Sites, users, keys and links ([`crate::directory`]), compacted. Key: `kind/id`.
+pub const DIRECTORY: &str = "footfall.directory";
 
 /// How a topic is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +54,11 @@ pub const ALL: &[TopicSpec] = &[
     },
     TopicSpec {
         name: ALERTS,
+        like_events: false,
+        configs: &[("cleanup.policy", "compact"), ("segment.bytes", "16777216")],
+    },
+    TopicSpec {
+        name: DIRECTORY,
         like_events: false,
         configs: &[("cleanup.policy", "compact"), ("segment.bytes", "16777216")],
     },

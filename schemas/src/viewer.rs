@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{RejectReason, SiteId, live::LiveState};
+use crate::{EventId, EventKind, RejectReason, SiteId, alert::Alert, live::LiveState};
 
 pub const SUBPROTOCOL: &str = "footfall-live.v1";
 
@@ -16,10 +16,48 @@ pub enum ViewerRequest {
     /// Replaces the connection's subscription.
     Subscribe {
         site: SiteId,
+        /// Only what matches is counted.
+        #[serde(default, skip_serializing_if = "Filter::is_empty")]
+        filter: Filter,
         /// What the page has; answered by the missing deltas when the node still has them, else by a snapshot.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         resume: Option<Position>,
     },
+    /// Starts or stops the events themselves, of the site and filter subscribed to ([`ViewerFrame::Events`]).
+    Feed { on: bool },
+}
+
+/// Only events that match all that is given are counted. Values as in the lists of the live view.
+#[derive(
+    Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[serde(deny_unknown_fields, default)]
+pub struct Filter {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub page: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub referrer: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub channel: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub campaign: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub country: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub browser: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub system: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// Name of a goal of the site: visitors who have reached it in the half hour.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub goal: Option<String>,
+}
+
+impl Filter {
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -41,6 +79,14 @@ pub enum ViewerFrame {
         /// The node's clock, ms since 1970.
         now: i64,
     },
+    /// The newest events, oldest first; at a high rate not all of them.
+    Events {
+        site: SiteId,
+        events: Vec<FeedEvent>,
+        /// Events left out since the frame before.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        skipped: u64,
+    },
     Error {
         reason: ViewerError,
         detail: String,
@@ -53,6 +99,35 @@ pub enum ViewerError {
     UnknownSite,
     NotAllowed,
     Malformed,
+    /// More distinct filters are watched than this node computes: try later, or without.
+    TooManyFilters,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+/// An event as a list of events shows it. Who it was is not told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct FeedEvent {
+    pub id: EventId,
+    /// ms since 1970.
+    pub received_at: i64,
+    pub kind: EventKind,
+    /// Custom event's name.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    pub page: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub referrer: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub channel: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub country: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub browser: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub device: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -70,6 +145,12 @@ pub struct ViewUpdate {
     pub ledger: Option<SiteLedger>,
     #[serde(default)]
     pub live: LiveState,
+    /// Goals reached in the last 30 minutes, by name: completions. As a change: only what changed; 0 stays in the list.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub goals: BTreeMap<String, u64>,
+    /// Alerts that are open, and those resolved in the last half hour, newest first; all of them whenever one changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alerts: Option<Vec<Alert>>,
 }
 
 /// Connected now, over all nodes.

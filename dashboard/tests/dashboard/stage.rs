@@ -16,7 +16,7 @@ use footfall_schemas::{
     presence::PresenceReport,
     site::Site,
     topics,
-    viewer::{Freshness, Online, Position, SUBPROTOCOL, ViewerFrame, ViewerRequest},
+    viewer::{Filter, Freshness, Online, Position, SUBPROTOCOL, ViewerFrame, ViewerRequest},
 };
 use futures_util::{SinkExt, StreamExt};
 use http::{
@@ -304,7 +304,11 @@ pub(crate) struct Viewer {
 
 impl Viewer {
     pub(crate) async fn subscribe(&mut self, site: &str, resume: Option<Position>) {
-        let request = ViewerRequest::Subscribe { site: SiteId::try_from(site).unwrap(), resume };
+        let request = ViewerRequest::Subscribe {
+            site: SiteId::try_from(site).unwrap(),
+            filter: Filter::default(),
+            resume,
+        };
         self.say(&serde_json::to_string(&request).unwrap()).await;
     }
 
