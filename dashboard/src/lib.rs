@@ -15,7 +15,7 @@ mod assets;
 mod auth;
 mod clock;
 mod config;
-mod directory;
+pub mod directory;
 mod error;
 mod feed;
 mod history;
@@ -34,6 +34,5 @@ mod view;
 
 pub use auth::login_url;
 pub use config::{Config, InvalidConfig};
-pub use directory::{Edit, EditError, Writing};
 pub use error::Error;
 pub use run::{MetricsText, Parts, run};

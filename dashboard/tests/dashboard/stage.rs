@@ -8,7 +8,11 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use footfall_dashboard::{Config, Edit, EditError, Error, Parts, Writing, login_url, run};
+use footfall_dashboard::{
+    Config, Error, Parts,
+    directory::{Edit, EditError, Writing},
+    login_url, run,
+};
 use footfall_schemas::{
     Dimension, SiteId,
     connect::{ClickHouseSettings, KafkaSettings},
