@@ -12,7 +12,7 @@ pub fn new_password() -> anyhow::Result<String> {
         return one_line(&mut stdin.lock());
     }
     let quiet = Quiet::begin().context("the terminal cannot be made quiet; pipe the password in")?;
-    let mut ask = |what: &str| {
+    let ask = |what: &str| {
         eprint!("{what}: ");
         io::stderr().flush()?;
         let password = one_line(&mut stdin.lock());

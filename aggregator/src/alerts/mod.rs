@@ -28,7 +28,7 @@ mod watch;
 use std::{sync::Arc, time::Duration};
 
 use footfall_schemas::{connect::KafkaSettings, directory::Directory};
-use tokio::sync::watch;
+use tokio::sync::watch::Receiver;
 
 pub use config::{Alerts, Webhooks};
 pub(crate) use courier::AlertTable;
@@ -38,7 +38,7 @@ use crate::{config::Config, driver::WallClock, error::Error, status::Status};
 
 /// The evaluator of the sites' rules.
 pub(crate) fn evaluator<T: AlertTable>(
-    directory: watch::Receiver<Arc<Directory>>,
+    directory: Receiver<Arc<Directory>>,
     (kafka, member): (&KafkaSettings, &str),
     config: &Config,
     table: Arc<T>,
@@ -49,11 +49,12 @@ pub(crate) fn evaluator<T: AlertTable>(
     let reach = address::Reach::new(webhooks.allow.clone());
     let poster = post::Poster::new(reach, post::system_roots(), Duration::from_millis(webhooks.timeout_ms));
     let metrics = metrics::Metrics::new();
+    let listed = directory.borrow().clone();
     Ok(Evaluator {
         follower: follower::Follower::new(kafka, config, member)?,
         journal: journal::Journal::new(kafka, member)?,
         courier: courier::Courier::new(table, poster, webhooks, wall.clone(), metrics.clone()),
-        listed: directory.borrow().clone(),
+        listed,
         directory,
         config: config.alerts.clone(),
         status,

@@ -43,8 +43,8 @@ impl Reader {
         let source = Source::spawn(kafka).context("kafka: the directory's consumer")?;
         let (show, directory) = watch::channel(Arc::new(declared.borrow().clone()));
         let (note, progress) = watch::channel(Progress::default());
-        let follower =
-            Follower { contents: Contents::declaring(declared.borrow().clone()), declared, show, note };
+        let contents = Contents::declaring(declared.borrow().clone());
+        let follower = Follower { contents, declared, show, note };
         let following = AbortOnDropHandle::new(tokio::spawn(follower.run(source)));
         Ok(Self { directory, progress, _following: following })
     }
