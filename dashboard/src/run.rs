@@ -1,17 +1,18 @@
 //! Puts the role together and runs it.
 
-use std::{
-    collections::HashSet,
-    sync::{Arc, atomic::AtomicBool},
-};
+use std::sync::{Arc, atomic::AtomicBool};
 
 use bytes::Bytes;
 use footfall_schemas::{
     connect::{ClickHouseSettings, KafkaSettings},
+    directory::Directory,
     site::Site,
     snippet::script_tag,
 };
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -19,6 +20,7 @@ use crate::{
     auth::{Links, Sessions},
     clock::{NodeClock, wall_ms},
     config::{Config, ms},
+    directory::Edit,
     error::Error,
     feed::{Feed, Kept},
     history::History,
@@ -38,7 +40,8 @@ pub type MetricsText = Arc<dyn Fn() -> String + Send + Sync>;
 #[derive(Clone)]
 pub struct Parts {
     pub config: Config,
-    pub sites: Vec<Site>,
+    pub directory: watch::Receiver<Arc<Directory>>,
+    pub edit: Arc<dyn Edit>,
     pub kafka: KafkaSettings,
     /// With the reader's user.
     pub clickhouse: ClickHouseSettings,
@@ -56,7 +59,6 @@ impl std::fmt::Debug for Parts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Parts")
             .field("config", &self.config)
-            .field("sites", &self.sites)
             .field("kafka", &self.kafka.brokers)
             .field("clickhouse", &self.clickhouse)
             .finish_non_exhaustive()
@@ -67,10 +69,6 @@ impl std::fmt::Debug for Parts {
 /// ClickHouse cannot be reached it goes on and says so; an `Err` is a fault that waiting does not heal.
 pub async fn run(listener: TcpListener, parts: Parts, shutdown: CancellationToken) -> Result<(), Error> {
     parts.config.validate()?;
-    let mut keys = HashSet::new();
-    if let Some(doubled) = parts.sites.iter().find(|site| !keys.insert(&site.key)) {
-        return Err(Error::DoubledSite(doubled.key.to_string()));
-    }
 
     let config = &parts.config;
     let metrics = Metrics::new();
@@ -82,7 +80,8 @@ pub async fn run(listener: TcpListener, parts: Parts, shutdown: CancellationToke
     let epoch = wall_ms() as u64 * 1_024 + u64::from(rand::random::<u16>() % 1_024);
     let kept = Kept { frames: config.kept_changes, bytes: config.kept_bytes };
     let feed = |site: &Site| (site.key.clone(), Arc::new(Feed::new(site.key.clone(), epoch, kept)));
-    let feeds: Feeds = parts.sites.iter().map(feed).collect();
+    let directory = parts.directory.borrow().clone();
+    let feeds: Feeds = directory.sites.values().map(|listed| feed(&listed.site)).collect();
     let limits = Limits {
         partition_silence_ms: config.partition_silence_ms as i64,
         presence_silence_ms: config.presence_silence_ms as i64,
@@ -96,7 +95,7 @@ pub async fn run(listener: TcpListener, parts: Parts, shutdown: CancellationToke
         logins: LoginLimiter::new(config.logins_per_minute),
         history: History::new(&parts.clickhouse, config),
         assets: Assets::embedded(),
-        sites: sites_body(&parts),
+        sites: sites_body(&parts, &directory),
         metrics_text: parts.metrics_text.clone(),
         caught_up: caught_up.clone(),
         viewers: Arc::new(Semaphore::new(config.max_viewers)),
@@ -135,7 +134,7 @@ pub async fn run(listener: TcpListener, parts: Parts, shutdown: CancellationToke
 }
 
 /// Body of `/api/sites`: what can be watched and how to install the tracker.
-fn sites_body(parts: &Parts) -> Bytes {
+fn sites_body(parts: &Parts, directory: &Directory) -> Bytes {
     let ingest = parts.ingest_url.trim_end_matches('/');
     let site = |site: &Site| {
         let key = site.key.as_str();
@@ -148,6 +147,6 @@ fn sites_body(parts: &Parts) -> Bytes {
             "demo": demo,
         })
     };
-    let sites: Vec<_> = parts.sites.iter().map(site).collect();
+    let sites: Vec<_> = directory.sites.values().map(|listed| site(&listed.site)).collect();
     serde_json::json!({ "sites": sites, "ingest": ingest }).to_string().into()
 }

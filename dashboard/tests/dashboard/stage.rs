@@ -8,10 +8,15 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use footfall_dashboard::{Config, Error, Parts, login_url, run};
+use footfall_dashboard::{
+    Config, Error, Parts,
+    directory::{Edit, EditError, Writing},
+    login_url, run,
+};
 use footfall_schemas::{
     Dimension, SiteId,
     connect::{ClickHouseSettings, KafkaSettings},
+    directory::Directory,
     live::{LiveRecord, LiveState, Totals},
     presence::PresenceReport,
     site::Site,
@@ -31,8 +36,10 @@ use rdkafka::{
     mocking::MockCluster,
     producer::{DefaultProducerContext, FutureProducer, FutureRecord},
 };
+use serde_json::Value;
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
+    sync::watch,
     task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
@@ -89,9 +96,11 @@ impl Stage {
         let brokers = brokers.map_or_else(|| cluster.bootstrap_servers(), str::to_owned);
         // The mock does not wake a waiting fetch when a record comes.
         let properties = BTreeMap::from([("fetch.wait.max.ms".to_owned(), "5".to_owned())]);
+        let directory = Directory::declaring(["demo", "shop"].map(configured));
         let parts = Parts {
             config,
-            sites: ["demo", "shop"].into_iter().map(configured).collect(),
+            directory: watch::channel(Arc::new(directory)).1,
+            edit: Arc::new(Unwritable),
             kafka: KafkaSettings { brokers, properties },
             clickhouse: ClickHouseSettings {
                 url: clickhouse.into(),
@@ -374,8 +383,19 @@ pub(crate) fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64
 }
 
-fn configured(key: &str) -> Site {
-    Site::new(SiteId::try_from(key).unwrap(), vec!["*".try_into().unwrap()])
+fn configured(key: &str) -> (Site, Value) {
+    let site = Site::new(SiteId::try_from(key).unwrap(), vec!["*".try_into().unwrap()]);
+    let written = serde_json::to_value(&site).unwrap();
+    (site, written)
+}
+
+/// A directory that nobody can change.
+struct Unwritable;
+
+impl Edit for Unwritable {
+    fn write(&self, _: String, _: Option<Value>) -> Writing<'_> {
+        Box::pin(async { Err(EditError("nobody can".into())) })
+    }
 }
 
 /// A record with everything a partition has to tell of `demo`.
