@@ -21,6 +21,7 @@ mod history;
 mod hub;
 mod metrics;
 mod pages;
+pub mod password;
 mod presence;
 mod routes;
 mod run;
