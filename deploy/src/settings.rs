@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, bail};
 use footfall_schemas::{
     connect::{ClickHouseSettings, KafkaSettings, default_database},
-    site::{OriginPattern, SESSION_GAPS, Site},
+    site::{OriginPattern, Site},
 };
 use serde::{Deserialize, Serialize};
 
@@ -181,19 +181,8 @@ impl Settings {
         if let Some(twice) = keys.windows(2).find(|pair| pair[0] == pair[1]) {
             bail!("sites.key: {:?} is there twice; each site has a key of its own", twice[0].as_str());
         }
-        if let Some(site) = self.sites.iter().find(|site| site.origins.is_empty()) {
-            bail!(
-                "sites.origins: site {:?} allows no origin, so no page could send; name its origins",
-                site.key.as_str()
-            );
-        }
-        if let Some(site) = self.sites.iter().find(|site| !SESSION_GAPS.contains(&site.session_gap_minutes)) {
-            let (least, most) = SESSION_GAPS.into_inner();
-            bail!(
-                "sites.session_gap_minutes: site {:?} has {}, which is not {least} to {most}",
-                site.key.as_str(),
-                site.session_gap_minutes
-            );
+        if let Some(wrong) = self.sites.iter().find_map(|site| site.check().err()) {
+            bail!("sites.{wrong}");
         }
         if self.kafka.partitions == 0 || self.kafka.partitions > 10_000 {
             bail!("kafka.partitions: {} is not 1 to 10000", self.kafka.partitions);
