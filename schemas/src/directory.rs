@@ -2,12 +2,20 @@
 //! entry under each key, the newest holds; so every node knows a change as soon as it is written, and a copy of the
 //! topic is a copy of everything. What the settings file declares goes before the topic.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{SiteId, site::Site, viewer::Filter};
+use crate::{
+    SiteId,
+    site::{InvalidSite, Site},
+    viewer::Filter,
+};
 
 const MAX_NAME_CHARS: usize = 64;
 
@@ -78,7 +86,7 @@ pub struct Revoked {
 }
 
 /// A site with its origin.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct ListedSite {
     pub site: Arc<Site>,
     /// As it was written, secrets included.
@@ -92,6 +100,8 @@ pub struct ListedSite {
 pub struct Directory {
     pub sites: BTreeMap<SiteId, ListedSite>,
     pub users: BTreeMap<UserName, Arc<User>>,
+    /// In the settings file: they are changed there.
+    pub declared_users: BTreeSet<UserName>,
     /// By id.
     pub api_keys: BTreeMap<String, Arc<ApiKey>>,
     /// By id.
@@ -101,7 +111,7 @@ pub struct Directory {
 }
 
 /// An entry to be written.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub enum Entry {
     /// As it is written in JSON; parses as [`Site`].
     Site(SiteId, Value),
@@ -117,6 +127,10 @@ pub enum InvalidEntry {
     Key(String),
     #[error("{key}: {error}")]
     Value { key: String, error: serde_json::Error },
+    #[error("{key}: {error}")]
+    Site { key: String, error: InvalidSite },
+    #[error("{key}: its value is of site {site:?}")]
+    OtherSite { key: String, site: SiteId },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -153,9 +167,24 @@ impl UserName {
 }
 
 /// Passwords stay out of logs, hashed as well.
-impl std::fmt::Debug for User {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("User").field("grants", &self.grants).finish_non_exhaustive()
+    }
+}
+
+/// What was written holds the site's secrets.
+impl fmt::Debug for ListedSite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { site, declared, .. } = self;
+        f.debug_struct("ListedSite").field("site", site).field("declared", declared).finish_non_exhaustive()
+    }
+}
+
+/// As above.
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Entry").field(&self.key()).finish()
     }
 }
 
@@ -234,6 +263,15 @@ impl Directory {
         Self { sites: sites.collect(), ..Self::default() }
     }
 
+    /// And with its users, as little.
+    pub fn with_users(mut self, users: impl IntoIterator<Item = (UserName, User)>) -> Self {
+        for (name, user) in users {
+            self.declared_users.insert(name.clone());
+            self.users.insert(name, Arc::new(user));
+        }
+        self
+    }
+
     /// Takes a record: `None` removes. What cannot be read changes nothing.
     pub fn apply(&mut self, key: &str, value: Option<&[u8]>) -> Result<(), InvalidEntry> {
         let unknown = || InvalidEntry::Key(key.to_owned());
@@ -251,14 +289,18 @@ impl Directory {
                         let written: Value = serde_json::from_slice(value).map_err(invalid)?;
                         let site: Site = serde_json::from_slice(value).map_err(invalid)?;
                         if site.key != id {
-                            return Err(unknown());
+                            return Err(InvalidEntry::OtherSite { key: key.to_owned(), site: site.key });
                         }
+                        site.check().map_err(|error| InvalidEntry::Site { key: key.to_owned(), error })?;
                         self.sites.insert(id, ListedSite { site: Arc::new(site), written, declared: false });
                     }
                 }
             }
             "user" => {
                 let name = UserName::try_from(id.to_owned()).map_err(|_| unknown())?;
+                if self.declared_users.contains(&name) {
+                    return Ok(());
+                }
                 set(&mut self.users, name, value).map_err(invalid)?;
             }
             "key" => set(&mut self.api_keys, id.to_owned(), value).map_err(invalid)?,
@@ -366,16 +408,42 @@ mod tests {
         let written = json!({"key": "shop", "origins": ["*"], "name": "declared"});
         let site = serde_json::from_value(written.clone()).unwrap();
         let mut directory = Directory::declaring([(site, written)]);
-        directory.apply("site/shop", Some(br#"{"key":"shop","origins":[]}"#)).unwrap();
+        directory.apply("site/shop", Some(br#"{"key":"shop","origins":["*"]}"#)).unwrap();
         directory.apply("site/shop", None).unwrap();
         assert_eq!(directory.sites[&site_id("shop")].site.name, "declared");
+
+        let ada = UserName::try_from("ada".to_owned()).unwrap();
+        let user = |password: &str| User {
+            password: password.into(),
+            grants: Grants::everything(),
+            sessions_since: 0,
+            created_at: 0,
+        };
+        let mut directory = directory.with_users([(ada.clone(), user("declared"))]);
+        let other = Entry::User(ada.clone(), user("other")).value().to_string();
+        directory.apply("user/ada", Some(other.as_bytes())).unwrap();
+        directory.apply("user/ada", None).unwrap();
+        assert_eq!(directory.users[&ada].password, "declared");
+    }
+
+    #[test]
+    fn a_debug_print_shows_no_secret() {
+        let mut directory = Directory::default();
+        let secret = "5a".repeat(32);
+        let written = json!({"key": "shop", "origins": ["*"], "secret": secret});
+        directory.apply("site/shop", Some(written.to_string().as_bytes())).unwrap();
+        let entry = Entry::Site(site_id("shop"), written);
+        let printed = format!("{directory:?} {entry:?}");
+        assert!(printed.contains("shop") && !printed.contains(&secret), "{printed}");
     }
 
     #[rstest]
     #[case::no_kind("shop", "{}")]
     #[case::unknown_kind("shop/a", "{}")]
-    #[case::no_site("site/SHOP!", r#"{"key":"shop","origins":[]}"#)]
-    #[case::of_another_site("site/blog", r#"{"key":"shop","origins":[]}"#)]
+    #[case::no_site("site/SHOP!", r#"{"key":"shop","origins":["*"]}"#)]
+    #[case::of_another_site("site/blog", r#"{"key":"shop","origins":["*"]}"#)]
+    #[case::no_origin("site/shop", r#"{"key":"shop","origins":[]}"#)]
+    #[case::no_gap("site/shop", r#"{"key":"shop","origins":["*"],"session_gap_minutes":0}"#)]
     #[case::no_json("user/ada", "{")]
     #[case::no_user_name("user/Ada", r#"{"password":"","grants":{},"created_at":0}"#)]
     #[case::no_role("user/ada", r#"{"password":"","grants":{"*":"king"},"created_at":0}"#)]

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tracing::warn;
 
-use super::{Answered, Asked, done, ok};
+use super::{Answered, Asked, done, ok, users::not_declared};
 use crate::{
     auth::{Access, Asker, OPERATOR, RefusedLink, Session},
     clock::wall_ms,
@@ -131,6 +131,7 @@ impl Node {
         let Asker::Session(Session { user: Some(name), .. }) = access.asker() else {
             return Err(Refusal::not_for(access));
         };
+        not_declared(&self.accounts.directory(), name)?;
         let passwords: NewPassword = asked.json()?;
         // Who has found an open browser must not find out the password, too.
         self.accounts.limits.by_name(name)?;

@@ -1,5 +1,7 @@
 //! `/api/users`: for who owns everything.
 
+use std::sync::Arc;
+
 use footfall_schemas::directory::{Directory, Entry, Grants, User, UserName};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -41,6 +43,7 @@ impl Node {
 
         let change = self.accounts.change(access.name()).await;
         let directory = change.directory();
+        not_declared(&directory, &name)?;
         let now = wall_ms();
         let user = match (directory.users.get(&name), password) {
             (None, None) => return Err(Refusal::field("password", "password: a new user needs one")),
@@ -70,6 +73,7 @@ impl Node {
         if !directory.users.contains_key(&name) {
             return Err(unknown_user());
         }
+        not_declared(&directory, &name)?;
         keep_an_owner(&directory, &name)?;
         change.remove(Entry::user_key(&name)).await?;
         Ok(done())
@@ -78,6 +82,15 @@ impl Node {
 
 fn unknown_user() -> Refusal {
     Refusal::unknown("unknown_user", "there is no user of this name")
+}
+
+/// Refuses to change what the settings file says.
+pub(super) fn not_declared(directory: &Directory, name: &UserName) -> Result<(), Refusal> {
+    if directory.declared_users.contains(name) {
+        let detail = "this user stands in the settings file: change it there";
+        return Err(Refusal::conflict("declared", detail));
+    }
+    Ok(())
 }
 
 /// Refuses to lose `name` as an owner of everything when there is no other.
