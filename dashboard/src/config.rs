@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use footfall_schemas::network::Network;
 use serde::{Deserialize, Serialize};
 
 /// Settings of the dashboard role. Everything has a default.
@@ -13,6 +14,8 @@ pub struct Config {
     pub public_url: Option<String>,
     /// Show `/metrics` to everybody, and not only to programs on this machine.
     pub public_metrics: bool,
+    /// Proxies whose `X-Forwarded-For` is believed: attempts to get in are counted by the address that it tells.
+    pub trusted_proxies: Vec<Network>,
     /// How long a login link can be used, once.
     pub login_link_ms: u64,
     /// How long a login lasts.
@@ -72,6 +75,7 @@ impl Default for Config {
         Self {
             public_url: None,
             public_metrics: false,
+            trusted_proxies: Vec::new(),
             login_link_ms: 15 * 60 * 1_000,
             session_ms: 30 * 24 * 60 * 60 * 1_000,
             logins_per_minute: 30,

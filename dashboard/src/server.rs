@@ -3,6 +3,7 @@
 use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use footfall_schemas::network::client_address;
 use http::{
     HeaderMap, HeaderValue, Request, StatusCode,
     header::{
@@ -107,11 +108,13 @@ async fn connection(
 ) {
     // Frames are small and must not wait for each other; a socket that refuses the option is gone anyway.
     let _ = stream.set_nodelay(true);
-    let config = &node.shared.config;
+    let config = node.shared.config.clone();
     let (header_timeout, request_timeout) = (ms(config.header_timeout_ms), ms(config.request_timeout_ms));
     let service = TowerToHyperService::new(warp::service(routes));
     let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(Peer(peer.ip()));
+        let lines = request.headers().get_all("x-forwarded-for").iter().map(HeaderValue::as_bytes);
+        let client = client_address(peer.ip(), lines, &config.trusted_proxies);
+        request.extensions_mut().insert(Peer(client));
         let sockets = socket_sources(request.headers());
         let answer = service.call(request);
         async move {

@@ -38,7 +38,7 @@ type Answer = Response<Bytes>;
 /// A request's query, decoded.
 type Query = HashMap<String, String>;
 
-/// Address of whoever connected; put into every request's extensions.
+/// Address of whoever asks, as trusted proxies tell it; put into every request's extensions.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Peer(pub(crate) IpAddr);
 
@@ -119,17 +119,20 @@ pub(crate) fn routes(node: &Arc<Node>) -> BoxedFilter<(warp::reply::Response,)> 
             .and(with.clone())
     };
     let with_body = warp::post().or(warp::put()).unify();
-    let api = with_body
-        .and(asked())
+    let without_body = warp::get().or(warp::delete()).unify();
+    let api = asked()
+        .and(with_body)
         .and(warp::body::content_length_limit(MAX_JSON_BYTES))
         .and(warp::body::bytes())
         .then(|path: FullPath, method, query, headers, peer, node: Arc<Node>, body| async move {
             node.api(Asked { path: path.as_str().to_owned(), method, query, headers, peer, body }).await
         })
-        .or(asked().then(|path: FullPath, method, query, headers, peer, node: Arc<Node>| async move {
-            let body = Bytes::new();
-            node.api(Asked { path: path.as_str().to_owned(), method, query, headers, peer, body }).await
-        }))
+        .or(asked().and(without_body).then(
+            |path: FullPath, method, query, headers, peer, node: Arc<Node>| async move {
+                let body = Bytes::new();
+                node.api(Asked { path: path.as_str().to_owned(), method, query, headers, peer, body }).await
+            },
+        ))
         .unify();
     let live = get("/live")
         .and(headers())

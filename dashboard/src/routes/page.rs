@@ -44,7 +44,7 @@ impl Node {
 
     /// The path's site, if whoever asks may see anything of it.
     fn shown_site(&self, path: &FullPath, headers: &HeaderMap, query: &Query) -> Option<SiteId> {
-        let (_, key) = path.as_str().rsplit_once('/')?;
+        let (_, key) = path.as_str().trim_start_matches('/').split_once('/')?;
         let site = SiteId::try_from(key).ok()?;
         let access = self.access(headers, query).ok()?;
         access.role(&site).is_some().then_some(site)

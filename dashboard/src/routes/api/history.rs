@@ -4,7 +4,7 @@ use footfall_schemas::viewer::Filter;
 use http::StatusCode;
 use tracing::warn;
 
-use super::{Answered, Asked, json, site_id};
+use super::{Answered, Asked, json};
 use crate::{
     auth::Access,
     clock::wall_ms,
@@ -16,7 +16,7 @@ use crate::{
 impl Node {
     /// Of the whole site: a link that shows a part of it does not open this.
     pub(super) async fn history(&self, access: &Access, asked: &Asked) -> Answered {
-        let site = site_id("site", asked.query.get("site").map_or("", String::as_str))?;
+        let site = asked.site()?;
         if !access.may_watch(&site, &Filter::default()) {
             return Err(Refusal::not_for(access));
         }

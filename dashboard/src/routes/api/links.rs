@@ -11,7 +11,7 @@ use http::{HeaderMap, header::HOST};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Answered, Asked, checked_name, done, ok, site_id};
+use super::{Answered, Asked, checked_name, done, ok};
 use crate::{
     auth::{Access, new_id},
     clock::wall_ms,
@@ -36,7 +36,7 @@ struct NewLink {
 
 impl Node {
     pub(super) fn links(&self, access: &Access, asked: &Asked) -> Answered {
-        let site = site_id("site", asked.query.get("site").map_or("", String::as_str))?;
+        let site = asked.site()?;
         self.owner_of(access, &site)?;
         let directory = self.accounts.directory();
         let of_site = directory.share_links.iter().filter(|(_, link)| link.site == site);

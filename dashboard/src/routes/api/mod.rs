@@ -10,7 +10,7 @@ mod sites;
 mod users;
 
 use bytes::Bytes;
-use footfall_schemas::SiteId;
+use footfall_schemas::{SiteId, directory::Role};
 use http::{HeaderMap, Method, StatusCode, header::CONTENT_TYPE};
 use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
@@ -94,7 +94,7 @@ impl Node {
 
     /// Only who owns the site goes on; whether it is there, others do not learn.
     fn owner_of(&self, access: &Access, site: &SiteId) -> Result<(), Refusal> {
-        let is_owner = access.role(site) == Some(footfall_schemas::directory::Role::Owner);
+        let is_owner = access.role(site) == Some(Role::Owner);
         if is_owner { Ok(()) } else { Err(Refusal::not_for(access)) }
     }
 }
@@ -107,6 +107,12 @@ impl Asked {
         let decoded: Result<Vec<_>, _> =
             decoded.map(|segment| segment.map(|text| text.into_owned())).collect();
         decoded.map_err(|_| Refusal::unknown("unknown_path", "the path is no UTF-8"))
+    }
+
+    /// The query's site.
+    fn site(&self) -> Result<SiteId, Refusal> {
+        let key = self.query.get("site").ok_or_else(|| Refusal::field("site", "site: say which"))?;
+        SiteId::try_from(key.as_str()).map_err(|_| Refusal::unknown_site())
     }
 
     /// The body as JSON. A browser sends this content type only where it may: no form of another page can.
@@ -125,19 +131,16 @@ impl Asked {
     }
 }
 
-/// Reads a body's value; what is wrong is named by its field.
+/// Reads a body's value; what is wrong is named by its field, and told with the way there.
 fn parse<T: DeserializeOwned>(value: Value) -> Result<T, Refusal> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
-        let detail = error.into_inner().to_string();
-        let refusal = Refusal::new(StatusCode::BAD_REQUEST, "invalid", detail);
-        let field = path.split(['.', '[']).next().filter(|field| !matches!(*field, "" | "?"));
-        Refusal { field: field.map(str::to_owned), ..refusal }
+        let says = error.into_inner().to_string();
+        match path.split(['.', '[']).next() {
+            Some(field) if !matches!(field, "" | "?") => Refusal::field(field, format!("{path}: {says}")),
+            _ => Refusal::new(StatusCode::BAD_REQUEST, "invalid", says),
+        }
     })
-}
-
-fn site_id(field: &str, key: &str) -> Result<SiteId, Refusal> {
-    SiteId::try_from(key).map_err(|error| Refusal::field(field, format!("{field}: {error}")))
 }
 
 fn checked_name(name: &str) -> Result<(), Refusal> {

@@ -1,9 +1,14 @@
 //! `/api/sites`: what can be watched, and its settings for who owns it.
 
-use footfall_schemas::{directory::Entry, site::Site, snippet::script_tag};
+use footfall_schemas::{
+    SiteId,
+    directory::{Entry, ListedSite},
+    site::Site,
+    snippet::script_tag,
+};
 use serde_json::{Value, json};
 
-use super::{Answered, Asked, done, ok, parse, site_id, site_json};
+use super::{Answered, Asked, done, ok, parse, site_json};
 use crate::{
     auth::Access,
     routes::{Node, Refusal},
@@ -14,8 +19,8 @@ impl Node {
     pub(super) fn sites(&self, access: &Access) -> Answered {
         let directory = self.accounts.directory();
         let seen = directory.sites.iter().filter_map(|(key, listed)| Some((key, listed, access.role(key)?)));
-        let site = |(key, listed, role): (&footfall_schemas::SiteId, &_, _)| {
-            let footfall_schemas::directory::ListedSite { site, declared, .. } = listed;
+        let site = |(key, listed, role): (&SiteId, &ListedSite, _)| {
+            let ListedSite { site, declared, .. } = listed;
             let demo = self.demo_url.as_ref().filter(|_| key.as_str() == "demo");
             json!({
                 "key": key,
@@ -37,7 +42,7 @@ impl Node {
 
     /// A site as it was written, without its secrets.
     pub(super) fn site(&self, access: &Access, key: &str) -> Answered {
-        let key = site_id("key", key)?;
+        let key = site_id(key)?;
         self.owner_of(access, &key)?;
         let directory = self.accounts.directory();
         let listed = directory.sites.get(&key).ok_or_else(Refusal::unknown_site)?;
@@ -46,7 +51,7 @@ impl Node {
 
     /// Changes a site, or makes one, which takes an owner of everything.
     pub(super) async fn put_site(&self, access: &Access, key: &str, asked: &Asked) -> Answered {
-        let key = site_id("key", key)?;
+        let key = site_id(key)?;
         self.owner_of(access, &key)?;
         let change = self.accounts.change(access.name()).await;
         let directory = change.directory();
@@ -66,7 +71,7 @@ impl Node {
 
     /// Removes a site and the links to it. What was counted stays.
     pub(super) async fn remove_site(&self, access: &Access, key: &str) -> Answered {
-        let key = site_id("key", key)?;
+        let key = site_id(key)?;
         self.owner_of(access, &key)?;
         let change = self.accounts.change(access.name()).await;
         let directory = change.directory();
@@ -81,6 +86,10 @@ impl Node {
         change.remove(Entry::site_key(&key)).await?;
         Ok(done())
     }
+}
+
+fn site_id(key: &str) -> Result<SiteId, Refusal> {
+    SiteId::try_from(key).map_err(|invalid| Refusal::field("key", format!("key: {invalid}")))
 }
 
 fn declared() -> Refusal {

@@ -26,7 +26,10 @@ impl Node {
     pub(super) fn users(&self, access: &Access) -> Answered {
         self.owner(access)?;
         let directory = self.accounts.directory();
-        let user = |(name, user): (&UserName, &std::sync::Arc<User>)| json!({ "name": name, "grants": user.grants, "created_at": user.created_at });
+        let user = |(name, user): (&UserName, &Arc<User>)| {
+            let declared = directory.declared_users.contains(name);
+            json!({ "name": name, "grants": user.grants, "created_at": user.created_at, "declared": declared })
+        };
         let users: Vec<Value> = directory.users.iter().map(user).collect();
         ok(&json!({ "users": users }))
     }
