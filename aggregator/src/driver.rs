@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use footfall_schemas::topics;
-use tokio::sync::{Semaphore, mpsc::UnboundedReceiver};
+use footfall_schemas::{directory::Directory, topics};
+use tokio::sync::{Semaphore, mpsc::UnboundedReceiver, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -14,7 +14,7 @@ use crate::{
     keep::{Gone, Keeper},
     partition::Partition,
     ports::{Input, Log, Outlet, Store},
-    session::Gaps,
+    session::gaps_of,
     snapshot::Slots,
     status::Phase,
     work::Work,
@@ -24,8 +24,8 @@ pub(crate) type WallClock = Arc<dyn Fn() -> i64 + Send + Sync>;
 
 pub(crate) struct Driver<L, S, O> {
     pub(crate) keeper: Keeper<L, S, O>,
-    /// Of the sites as they are set up now.
-    pub(crate) gaps: Arc<Gaps>,
+    /// The sites as they are set up at any time.
+    pub(crate) directory: watch::Receiver<Arc<Directory>>,
     pub(crate) inbox: UnboundedReceiver<Input>,
     /// ms since 1970.
     pub(crate) wall: WallClock,
@@ -123,7 +123,7 @@ impl<L: Log, S: Store, O: Outlet> Driver<L, S, O> {
                 _ => Partition::from_the_unknown(number, limits, low),
             };
             // What earlier owners had adopted, if there were any, is not known.
-            partition.adopt(&self.gaps);
+            partition.adopt(&gaps_of(&self.directory.borrow()));
             partition
         });
         info!(
@@ -155,6 +155,6 @@ pub(crate) struct Plan {
     pub(crate) slots: Slots,
     /// The settings of now are still to be adopted.
     pub(crate) adopt: bool,
-    /// The state comes from a snapshot.
+    /// A snapshot holds the settings adopted last.
     pub(crate) is_kept: bool,
 }

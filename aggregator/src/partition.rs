@@ -146,10 +146,15 @@ impl Partition {
         Ok(partition)
     }
 
+    /// Whether these are the settings adopted last.
+    pub(crate) fn has_adopted(&self, gaps: &Gaps) -> bool {
+        self.state.gaps == *gaps
+    }
+
     /// Takes over the sites' settings, at a block's start. `true` when they differ from those adopted before: a replay
     /// over this offset comes to the same sessions only from a state that is kept here.
     pub(crate) fn adopt(&mut self, gaps: &Gaps) -> bool {
-        if self.state.gaps == *gaps {
+        if self.has_adopted(gaps) {
             return false;
         }
         self.state.gaps.clone_from(gaps);

@@ -8,9 +8,13 @@ use std::{
 
 use footfall_schemas::{
     connect::{ClickHouseSettings, KafkaSettings},
-    site::Site,
+    directory::Directory,
 };
-use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
+use tokio::{
+    sync::{Semaphore, watch},
+    task::JoinSet,
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -24,7 +28,6 @@ use crate::{
     metrics::Metrics,
     outlet::Topics,
     ports::Ports,
-    session::{self, Gaps},
     source::{Assignment, Event, Source},
     status::Status,
     store::ClickHouse,
@@ -34,8 +37,9 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Parts {
     pub config: Config,
-    /// Each with the gap of its sessions, and with the rules that are held against its live windows.
-    pub sites: Vec<Site>,
+    /// Its sites, each with the gap of its sessions, and with the rules that are held against its live windows, as it
+    /// says at any time.
+    pub directory: watch::Receiver<Arc<Directory>>,
     pub kafka: KafkaSettings,
     /// The writer.
     pub clickhouse: ClickHouseSettings,
@@ -55,7 +59,6 @@ pub async fn run(parts: Parts, shutdown: CancellationToken) -> Result<(), Error>
     let wall: WallClock = Arc::new(wall_clock);
     let config = Arc::new(parts.config);
     let metrics = Metrics::new(&parts.status);
-    let gaps = Arc::new(session::gaps_of(&parts.sites));
     let store = Arc::new(ClickHouse::new(&parts.clickhouse, &config, &parts.member, wall()));
     let outlet = Arc::new(Topics::new(&parts.kafka, &parts.member)?);
 
@@ -64,19 +67,19 @@ pub async fn run(parts: Parts, shutdown: CancellationToken) -> Result<(), Error>
     let letters = tokio::spawn(letters.run(stop_letters.clone()));
     let stop_alerts = CancellationToken::new();
     let alerts = alerts::evaluator(
-        parts.sites,
+        parts.directory.clone(),
         (&parts.kafka, &parts.member),
         &config,
         store.clone(),
         parts.status.clone(),
         wall.clone(),
     )?;
-    let alerts = alerts.map(|evaluator| tokio::spawn(evaluator.run(stop_alerts.clone())));
+    let alerts = tokio::spawn(alerts.run(stop_alerts.clone()));
     let source = Source::spawn(&parts.kafka, &config, &parts.member, parts.status.clone(), wall.clone())?;
 
     let mut group = Group {
         config,
-        gaps,
+        directory: parts.directory,
         status: parts.status,
         metrics,
         store,
@@ -90,9 +93,7 @@ pub async fn run(parts: Parts, shutdown: CancellationToken) -> Result<(), Error>
     stop_letters.cancel();
     stop_alerts.cancel();
     let _ = letters.await;
-    if let Some(alerts) = alerts {
-        let _ = alerts.await;
-    }
+    let _ = alerts.await;
     let _ = tokio::task::spawn_blocking(move || outlet.flush(Duration::from_secs(1))).await;
     result
 }
@@ -105,7 +106,7 @@ fn wall_clock() -> i64 {
 /// The partitions of this member.
 struct Group {
     config: Arc<Config>,
-    gaps: Arc<Gaps>,
+    directory: watch::Receiver<Arc<Directory>>,
     status: Arc<Status>,
     metrics: Metrics,
     store: Arc<ClickHouse>,
@@ -167,7 +168,7 @@ impl Group {
                 status: self.status.clone(),
                 metrics: self.metrics.clone(),
             },
-            gaps: self.gaps.clone(),
+            directory: self.directory.clone(),
             inbox,
             wall: self.wall.clone(),
             epoch,

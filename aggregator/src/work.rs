@@ -20,6 +20,7 @@ use crate::{
     partition::{Partition, Stored, Tally},
     ports::{Input, Log, Outlet, RawRecord, Store},
     record::Record,
+    session::gaps_of,
     snapshot::Slot,
     status::Phase,
     trace::Traced,
@@ -116,6 +117,7 @@ impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
                     let now = self.now();
                     self.watch.learn(&self.driver.keeper, &mut self.partition, audited, now);
                 }
+                Ok(()) = self.driver.directory.changed() => self.look_at_the_settings(),
                 _ = ticks.tick() => self.tick(),
                 count = self.driver.inbox.recv_many(&mut inputs, PENDING), if self.pending.is_empty() => {
                     if count == 0 {
@@ -174,6 +176,10 @@ impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
                     if self.writing.is_some() {
                         break;
                     }
+                    if !self.partition.is_at_a_boundary() {
+                        self.close();
+                        continue;
+                    }
                     self.adopt();
                 }
             }
@@ -212,12 +218,20 @@ impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
         Ok(())
     }
 
-    /// Takes over the settings before the first block of this owner's own: the one that was announced is the last
-    /// owner's, also in how it splits sessions. The state is kept before anything of the block is announced, so that
-    /// whoever replays the block finds the settings that it was made with.
+    /// The directory has changed; most changes are none of the aggregator's.
+    fn look_at_the_settings(&mut self) {
+        let gaps = gaps_of(&self.driver.directory.borrow_and_update());
+        self.plan.adopt |= !self.partition.has_adopted(&gaps);
+    }
+
+    /// Takes over the settings between two blocks, the first time before the first block of this owner's own: the one
+    /// that was announced is the last owner's, also in how it splits sessions. The state is kept before anything of the
+    /// block is announced, so that whoever replays the block finds the settings that it was made with.
     fn adopt(&mut self) {
         self.plan.adopt = false;
-        if self.partition.adopt(&self.driver.gaps) || !self.plan.is_kept {
+        let gaps = gaps_of(&self.driver.directory.borrow_and_update());
+        if self.partition.adopt(&gaps) || !self.plan.is_kept {
+            self.plan.is_kept = true;
             let save = self.next_snapshot(self.now());
             self.put_down(Counts::default(), Some(save));
         }

@@ -15,10 +15,11 @@ use anyhow::{Context, bail};
 use clickhouse::{Client, Row};
 use footfall_schemas::{EventId, SiteId, StreamId, connect};
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 use uuid::Uuid;
 
 use crate::{
+    directory::Reader,
     identity::Identity,
     ledger::{Fate, Ledger},
     ready::Ready,
@@ -58,6 +59,8 @@ pub struct AuditArgs {
     #[arg(long)]
     pub json: bool,
 }
+
+const DIRECTORY_WITHIN: Duration = Duration::from_secs(30);
 
 /// What the comparison found. Counts are events.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
@@ -252,7 +255,7 @@ pub async fn command(args: AuditArgs) -> anyhow::Result<bool> {
             Ok(report.is_clean())
         }
         None => {
-            let outcome = log::audit(&node(&args)?).await?;
+            let outcome = log::audit(&node(&args).await?).await?;
             print(&outcome, args.json)?;
             Ok(outcome.clean)
         }
@@ -269,7 +272,7 @@ fn print(report: &(impl Serialize + std::fmt::Display), json: bool) -> anyhow::R
 }
 
 /// What the settings name; where they name nothing, what a running `standalone` brings along.
-fn node(args: &AuditArgs) -> anyhow::Result<log::Node> {
+async fn node(args: &AuditArgs) -> anyhow::Result<log::Node> {
     let mut settings = Settings::load(args.config.as_deref())?;
     let is_apart = !settings.kafka.brokers.is_empty() && !settings.clickhouse.url.is_empty();
     if is_apart && args.data_dir.is_some() {
@@ -287,12 +290,16 @@ fn node(args: &AuditArgs) -> anyhow::Result<log::Node> {
         }
     }
     let admin = args.repair.then(|| settings.clickhouse("admin", &settings.clickhouse.admin)).transpose()?;
+    let kafka = settings.kafka()?;
+    let reader = Reader::spawn(&kafka, watch::channel(settings.declared()).1)?;
+    reader.caught_up(DIRECTORY_WITHIN).await?;
+    let directory = reader.directory().borrow().clone();
     Ok(log::Node {
-        kafka: settings.kafka()?,
+        kafka,
         writer: settings.clickhouse("writer", &settings.clickhouse.writer)?,
         admin,
         config: settings.aggregator.clone(),
-        sites: settings.sites.clone(),
+        directory,
     })
 }
 

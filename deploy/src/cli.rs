@@ -5,23 +5,28 @@ use std::{
     num::NonZeroU16,
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
     time::Duration,
 };
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use crate::{
     audit::{self, AuditArgs},
     descriptors::raise_limit,
+    directory::{
+        Reader, Writer,
+        command::{DirectoryCommand, LinkCommand, Place, SiteCommand, UserCommand},
+    },
     embedded::broker::{self, BrokerConfig},
     identity::Identity,
     load::{self, LoadArgs},
     migrate, operator, prefork, process,
     ready::Ready,
-    reload::Reloader,
+    reload::{Reloaded, Reloader},
     roles::{self, Shared},
     settings::Settings,
     snippet::{self, SnippetArgs},
@@ -29,6 +34,9 @@ use crate::{
     supervisor::{Role, stop_on_signal},
     telemetry::Telemetry,
 };
+
+/// How long a role that needs the directory waits for it.
+const DIRECTORY_WITHIN: Duration = Duration::from_secs(60);
 
 /// Real-time web analytics that its owner runs.
 #[derive(Debug, Parser)]
@@ -54,6 +62,34 @@ enum Command {
     Login(LoginArgs),
     /// Prints the script tag for a site's pages
     Snippet(SnippetArgs),
+    /// The sites: list, show, set, remove
+    Site {
+        #[command(flatten)]
+        place: Place,
+        #[command(subcommand)]
+        command: SiteCommand,
+    },
+    /// The users: list, add, password, remove
+    User {
+        #[command(flatten)]
+        place: Place,
+        #[command(subcommand)]
+        command: UserCommand,
+    },
+    /// The share links: list, revoke
+    Link {
+        #[command(flatten)]
+        place: Place,
+        #[command(subcommand)]
+        command: LinkCommand,
+    },
+    /// Sites, users, keys and links as a whole: export, import
+    Directory {
+        #[command(flatten)]
+        place: Place,
+        #[command(subcommand)]
+        command: DirectoryCommand,
+    },
     /// Sends the events of synthetic visitors and keeps a ledger
     Load(LoadArgs),
     /// Holds the tables against the log, or a ledger against the tables: what is missing, doubled or altered
@@ -155,10 +191,10 @@ impl Command {
                 raise_limit(settings.ingest.limits.connections);
                 let stop = stop_on_signal()?;
                 let reloader = Reloader::new(args.config.as_deref(), &settings)?;
-                let reload = reloader.ingest();
+                let reloaded = reloader.reloaded();
                 reloader.spawn()?;
                 let ready_file = args.ready_file.as_deref();
-                let outcome = standalone::run(settings, ready_file, &telemetry, reload, stop).await;
+                let outcome = standalone::run(settings, ready_file, &telemetry, reloaded, stop).await;
                 finish(telemetry, outcome).await
             }
             Self::Ingest(IngestArgs { config, workers: Some(workers), .. }) => {
@@ -184,6 +220,10 @@ impl Command {
             }
             Self::Login(args) => login(&args).map(|()| true),
             Self::Snippet(args) => snippet::command(&args).map(|()| true),
+            Self::Site { place, command } => command.run(&place).await.map(|()| true),
+            Self::User { place, command } => command.run(&place).await.map(|()| true),
+            Self::Link { place, command } => command.run(&place).await.map(|()| true),
+            Self::Directory { place, command } => command.run(&place).await.map(|()| true),
             Self::Load(args) => load::command(args, stop_on_signal()?).await,
             Self::Audit(args) => audit::command(args).await,
             Self::Broker(args) => {
@@ -225,12 +265,12 @@ async fn run_role(config: &Path, name: &'static str, worker: Option<u16>) -> any
     }
     let stop = stop_on_signal()?;
     let reloader = Reloader::new(Some(config), &settings)?;
-    let reload = reloader.ingest();
+    let reloaded = reloader.reloaded();
     let trigger = reloader.spawn()?;
     if worker.is_some() {
         prefork::obey(stop.clone(), trigger)?;
     }
-    let outcome = serve_role(&settings, name, worker, reload, &telemetry, stop).await;
+    let outcome = serve_role(&settings, name, worker, reloaded, &telemetry, stop).await;
     finish(telemetry, outcome).await
 }
 
@@ -255,13 +295,16 @@ async fn serve_role(
     settings: &Settings,
     name: &'static str,
     worker: Option<u16>,
-    reload: watch::Receiver<footfall_ingest::Config>,
+    reloaded: Reloaded,
     telemetry: &Telemetry,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
+    let kafka = settings.kafka()?;
+    let reader = Reader::spawn(&kafka, reloaded.declared)?;
     let shared = Shared {
         settings,
-        kafka: settings.kafka()?,
+        directory: reader.directory(),
+        kafka,
         secret: if name == "aggregator" { [0; 32] } else { settings.shared_secret()? },
         metrics_text: telemetry.metrics_text(),
         trace_ratio: telemetry.trace_ratio(),
@@ -272,12 +315,25 @@ async fn serve_role(
     let mut role: Role = match name {
         "ingest" => {
             let listeners = roles::bind_ingest("listen.ingest", settings, worker)?;
-            roles::ingest(&shared, listeners, Some(reload))
+            let within = Duration::from_millis(settings.ingest.batcher.start_timeout_ms);
+            tokio::select! {
+                read = reader.caught_up(within) => if let Err(error) = read {
+                    warn!("serving the sites of the settings file alone until the directory is read: {error:#}");
+                },
+                () = stop.cancelled() => return Ok(()),
+            }
+            roles::ingest(&shared, listeners, Some(reloaded.ingest))
         }
         "dashboard" => {
-            roles::dashboard(&shared, roles::bind("listen.dashboard", settings.listen.dashboard).await?)?
+            let listener = roles::bind("listen.dashboard", settings.listen.dashboard).await?;
+            let writer = Arc::new(Writer::new(&shared.kafka, &reader)?);
+            tokio::select! {
+                read = reader.caught_up(DIRECTORY_WITHIN) => read?,
+                () = stop.cancelled() => return Ok(()),
+            }
+            roles::dashboard(&shared, listener, writer)?
         }
-        _ => return serve_aggregator(&shared, stop).await,
+        _ => return serve_aggregator(&shared, &reader, stop).await,
     };
     tokio::select! {
         error = role.failed() => Err(error),
@@ -286,11 +342,20 @@ async fn serve_role(
 }
 
 /// The aggregator, and beside it what tells how it is doing, until it has drained.
-async fn serve_aggregator(shared: &Shared<'_>, stop: CancellationToken) -> anyhow::Result<()> {
+async fn serve_aggregator(
+    shared: &Shared<'_>,
+    reader: &Reader,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let told = match shared.settings.listen.aggregator {
         Some(address) => Some(roles::bind("listen.aggregator", address).await?),
         None => None,
     };
+    // Sessions that were split by other settings would stay so.
+    tokio::select! {
+        read = reader.caught_up(DIRECTORY_WITHIN) => read?,
+        () = stop.cancelled() => return Ok(()),
+    }
     let (mut role, status) = roles::aggregator(shared)?;
     let over = CancellationToken::new();
     let _over = over.clone().drop_guard();

@@ -21,8 +21,8 @@ pub struct Ready {
     pub clickhouse: ReadyClickHouse,
     /// `host:port`
     pub kafka: String,
-    /// Key of the first site.
-    pub site: String,
+    /// Key of the demo site, or of the first. There may be none.
+    pub site: Option<String>,
     /// One-time link.
     pub login: String,
 }
@@ -105,7 +105,9 @@ impl fmt::Display for Banner<'_> {
         writeln!(f, "  Dashboard   {dashboard}")?;
         writeln!(f, "  Log in      {login}   (works once; `footfall login` makes another)")?;
         writeln!(f, "  Demo site   {demo}")?;
-        writeln!(f, "  Snippet     {}", script_tag(ingest, site))?;
+        if let Some(site) = site {
+            writeln!(f, "  Snippet     {}", script_tag(ingest, site))?;
+        }
         writeln!(
             f,
             "  ClickHouse  curl '{}/?database={}' -u {}:{} \\",

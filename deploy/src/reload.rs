@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::Context;
 use footfall_ingest::Config;
+use footfall_schemas::directory::Directory;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{Notify, watch},
@@ -19,7 +20,7 @@ use tracing::{error, info, warn};
 use crate::settings::Settings;
 
 /// What a node takes while it runs, with everything below it.
-const RELOADED: [&str; 3] = ["ingest.limits", "ingest.trusted_proxies", "ingest.tls"];
+const RELOADED: [&str; 5] = ["sites", "users", "ingest.limits", "ingest.trusted_proxies", "ingest.tls"];
 /// But this is built into what exists by then.
 const NOT_RELOADED: [&str; 1] = ["ingest.limits.dead_letters_per_site"];
 
@@ -30,6 +31,15 @@ pub struct Reloader {
     /// As it was read last.
     told: Table,
     ingest: watch::Sender<Config>,
+    declared: watch::Sender<Directory>,
+}
+
+/// What the file says at any time.
+#[derive(Debug, Clone)]
+pub struct Reloaded {
+    pub ingest: watch::Receiver<Config>,
+    /// Its sites and users.
+    pub declared: watch::Receiver<Directory>,
 }
 
 /// Tells a [`Reloader`] to read, from wherever a signal does not come.
@@ -40,11 +50,12 @@ impl Reloader {
     pub fn new(file: Option<&Path>, settings: &Settings) -> anyhow::Result<Self> {
         let told = file.map(read).transpose()?.map(|(table, _)| table).unwrap_or_default();
         let (ingest, _) = watch::channel(settings.ingest.clone());
-        Ok(Self { file: file.map(Path::to_owned), told, ingest })
+        let (declared, _) = watch::channel(settings.declared());
+        Ok(Self { file: file.map(Path::to_owned), told, ingest, declared })
     }
 
-    pub fn ingest(&self) -> watch::Receiver<Config> {
-        self.ingest.subscribe()
+    pub fn reloaded(&self) -> Reloaded {
+        Reloaded { ingest: self.ingest.subscribe(), declared: self.declared.subscribe() }
     }
 
     /// Listens for SIGHUP, which would end the process otherwise, until the process ends.
@@ -82,6 +93,7 @@ impl Reloader {
         }
         self.told = table;
         info!(file = %file.display(), "the settings are read again");
+        self.declared.send_replace(settings.declared());
         self.ingest.send_replace(settings.ingest);
     }
 }
@@ -132,6 +144,7 @@ mod tests {
     #[case::limits("[ingest.limits]\nsockets = 1", &[])]
     #[case::rate("[ingest.limits]\nevents_per_site = { per_second = 1, burst = 300 }", &[])]
     #[case::proxies("[ingest]\ntrusted_proxies = [\"10.0.0.0/8\"]", &[])]
+    #[case::site("[[sites]]\nkey = \"a\"\norigins = [\"*\"]", &[])]
     #[case::certificate("[ingest.tls]\nkey = \"b.pem\"", &[])]
     #[case::address("[listen]\ningest = \"127.0.0.1:1\"", &["listen.ingest"])]
     #[case::what_the_name_only_begins_with("[ingest]\nlimits_of_my_own = 1", &["ingest.limits_of_my_own"])]
@@ -152,15 +165,16 @@ mod tests {
         write("[ingest.limits]\nsockets = 10");
         let settings = Settings::load(Some(&file)).unwrap();
         let mut reloader = Reloader::new(Some(&file), &settings).unwrap();
-        let mut ingest = reloader.ingest();
+        let Reloaded { mut ingest, mut declared } = reloader.reloaded();
         for bad in ["[ingest.limits]\nsokets = 20", "[ingest.limits]\nsockets = 20\nconnections = 20", "["] {
             write(bad);
             reloader.reload();
-            assert!(!ingest.has_changed().unwrap(), "{bad}");
+            assert!(!ingest.has_changed().unwrap() && !declared.has_changed().unwrap(), "{bad}");
         }
-        write("node = \"b\"\n[ingest.limits]\nsockets = 20");
+        write("node = \"b\"\n[ingest.limits]\nsockets = 20\n[[sites]]\nkey = \"a\"\norigins = [\"*\"]");
         reloader.reload();
         assert_eq!(ingest.borrow_and_update().limits.sockets, 20);
+        assert!(declared.borrow_and_update().sites.contains_key("a"));
         let again = read(&file).unwrap().0;
         assert!(needs_restart(&reloader.told, &again).is_empty(), "what needs a restart is told once");
     }

@@ -5,21 +5,24 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use footfall_aggregator::{Phase, Status};
+use footfall_dashboard::directory::Edit;
 use footfall_ingest::{Listener, Reload, Speaks};
-use footfall_schemas::connect::KafkaSettings;
+use footfall_schemas::{connect::KafkaSettings, directory::Directory};
 use http_body_util::Empty;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use tokio::{
     net::{TcpListener, TcpSocket},
+    sync::watch,
     time::{Instant, sleep, timeout},
 };
 
-use crate::{settings::Settings, supervisor::Role, telemetry::MetricsText};
+use crate::{directory::sweep, settings::Settings, supervisor::Role, telemetry::MetricsText};
 
 /// What the roles of one process have in common.
 #[allow(missing_debug_implementations)] // holds the secret
 pub struct Shared<'a> {
     pub settings: &'a Settings,
+    pub directory: watch::Receiver<Arc<Directory>>,
     pub kafka: KafkaSettings,
     pub secret: [u8; 32],
     pub metrics_text: MetricsText,
@@ -37,7 +40,7 @@ pub fn ingest(shared: &Shared<'_>, listeners: Vec<Listener>, reload: Reload) -> 
     config.spool.path.get_or_insert_with(|| shared.settings.data_dir.join("spool"));
     let parts = footfall_ingest::Parts {
         config,
-        sites: shared.settings.sites.clone(),
+        directory: shared.directory.clone(),
         kafka: shared.kafka.clone(),
         secret: shared.secret,
         node: node_name(shared.settings, shared.worker),
@@ -48,21 +51,28 @@ pub fn ingest(shared: &Shared<'_>, listeners: Vec<Listener>, reload: Reload) -> 
     Role::spawn("ingest", |stop| footfall_ingest::run(listeners, parts, stop))
 }
 
-/// The dashboard role on a bound socket.
-pub fn dashboard(shared: &Shared<'_>, listener: TcpListener) -> anyhow::Result<Role> {
+/// The dashboard role on a bound socket. `edit` changes the directory.
+pub fn dashboard(shared: &Shared<'_>, listener: TcpListener, edit: Arc<dyn Edit>) -> anyhow::Result<Role> {
     let settings = shared.settings;
     let config = settings.dashboard.clone();
     let parts = footfall_dashboard::Parts {
         ingest_url: shared.ingest_url.clone(),
         demo_url: settings.ingest.demo.then(|| format!("{}/demo/", shared.ingest_url)),
         config,
-        sites: settings.sites.clone(),
+        directory: shared.directory.clone(),
+        edit: edit.clone(),
         kafka: shared.kafka.clone(),
         clickhouse: settings.clickhouse("reader", &settings.clickhouse.reader)?,
         secret: shared.secret,
         metrics_text: shared.metrics_text.clone(),
     };
-    Ok(Role::spawn("dashboard", |stop| footfall_dashboard::run(listener, parts, stop)))
+    let sweeping = sweep(shared.directory.clone(), edit);
+    Ok(Role::spawn("dashboard", |stop| async move {
+        tokio::select! {
+            served = footfall_dashboard::run(listener, parts, stop) => served,
+            () = sweeping => Ok(()),
+        }
+    }))
 }
 
 /// The aggregator role, and how it is doing.
@@ -71,7 +81,7 @@ pub fn aggregator(shared: &Shared<'_>) -> anyhow::Result<(Role, Arc<Status>)> {
     let status = Arc::new(Status::default());
     let parts = footfall_aggregator::Parts {
         config: settings.aggregator.clone(),
-        sites: settings.sites.clone(),
+        directory: shared.directory.clone(),
         kafka: shared.kafka.clone(),
         clickhouse: settings.clickhouse("writer", &settings.clickhouse.writer)?,
         member: node_name(settings, None),

@@ -7,11 +7,15 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use footfall_dashboard::password;
 use footfall_schemas::{
+    SiteId,
     connect::{ClickHouseSettings, KafkaSettings, default_database},
-    site::{OriginPattern, Site},
+    directory::{Directory, Entry, Grants, User, UserName},
+    site::Site,
 };
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use crate::telemetry::TelemetrySettings;
 
@@ -30,7 +34,12 @@ pub struct Settings {
     /// How long sockets, queues and blocks may take to finish after a stop signal.
     pub grace_period_ms: u64,
     pub listen: Listen,
+    /// What is declared here goes before the directory, and is changed here only.
     pub sites: Vec<Site>,
+    pub users: Vec<DeclaredUser>,
+    /// The sites as they are written, in their order.
+    #[serde(skip)]
+    written: WrittenSites,
     pub kafka: Kafka,
     pub clickhouse: ClickHouse,
     pub ingest: footfall_ingest::Config,
@@ -38,6 +47,25 @@ pub struct Settings {
     pub dashboard: footfall_dashboard::Config,
     pub telemetry: TelemetrySettings,
 }
+
+/// `[[users]]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeclaredUser {
+    pub name: UserName,
+    pub password_hash: PasswordHash,
+    /// By site's key, or `*`.
+    pub grants: Grants,
+}
+
+/// Argon2id in PHC form.
+#[derive(Clone, Deserialize)]
+#[serde(try_from = "String")]
+pub struct PasswordHash(String);
+
+/// Holds the sites' secrets.
+#[derive(Clone, Default)]
+struct WrittenSites(Vec<serde_json::Value>);
 
 /// `[listen]`: addresses to bind; port 0 takes a free one.
 #[derive(Debug, Clone, Deserialize)]
@@ -111,6 +139,8 @@ impl Default for Settings {
             grace_period_ms: 10_000,
             listen: Listen::default(),
             sites: Vec::new(),
+            users: Vec::new(),
+            written: WrittenSites::default(),
             kafka: Kafka::default(),
             clickhouse: ClickHouse::default(),
             ingest: Default::default(),
@@ -167,8 +197,12 @@ impl Settings {
     }
 
     pub fn parse(text: &str) -> anyhow::Result<Self> {
-        let settings: Self = toml::from_str(text).map_err(|error| legible(&error, text))?;
+        let mut settings: Self = toml::from_str(text).map_err(|error| legible(&error, text))?;
         settings.check()?;
+        let table: toml::Table = text.parse().map_err(|error| legible(&error, text))?;
+        if let Some(sites) = table.get("sites") {
+            settings.written = WrittenSites(serde_json::from_value(serde_json::to_value(sites)?)?);
+        }
         Ok(settings)
     }
 
@@ -184,6 +218,17 @@ impl Settings {
         if let Some(wrong) = self.sites.iter().find_map(|site| site.check().err()) {
             bail!("sites.{wrong}");
         }
+        let mut names: Vec<_> = self.users.iter().map(|user| &user.name).collect();
+        names.sort();
+        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            bail!("users.name: {:?} is there twice; each user has a name of its own", twice[0].as_str());
+        }
+        for DeclaredUser { name, grants, .. } in &self.users {
+            if let Some(scope) = grants.invalid_scope() {
+                let name = name.as_str();
+                bail!("users.grants: user {name:?}: {scope:?} is neither * nor a site's key");
+            }
+        }
         if self.kafka.partitions == 0 || self.kafka.partitions > 10_000 {
             bail!("kafka.partitions: {} is not 1 to 10000", self.kafka.partitions);
         }
@@ -191,6 +236,21 @@ impl Settings {
             bail!("kafka.replication: {} is less than 1", self.kafka.replication);
         }
         Ok(())
+    }
+
+    /// The directory before anything is read from its topic.
+    pub fn declared(&self) -> Directory {
+        let users = self.users.iter().map(|DeclaredUser { name, password_hash, grants }| {
+            let user = User {
+                password: password_hash.0.clone(),
+                grants: grants.clone(),
+                sessions_since: 0,
+                created_at: 0,
+            };
+            (name.clone(), user)
+        });
+        let sites = self.sites.iter().cloned().zip(self.written.0.iter().cloned());
+        Directory::declaring(sites).with_users(users)
     }
 
     pub fn grace_period(&self) -> Duration {
@@ -241,12 +301,15 @@ fn legible(error: &toml::de::Error, text: &str) -> anyhow::Error {
     anyhow::anyhow!("line {line}: {}", error.message())
 }
 
-/// The site of a fresh `standalone`: pages on this machine may send.
-pub fn demo_site() -> Site {
+/// Key of the site of a fresh `standalone`.
+pub const DEMO_SITE: &str = "demo";
+
+/// Pages on this machine may send.
+pub fn demo_site() -> Entry {
+    let key = SiteId::try_from(DEMO_SITE).expect("a constant key is right");
     let origins = ["http://localhost:*", "http://127.0.0.1:*", "http://[::1]:*"];
-    let origins = origins.map(|origin| OriginPattern::try_from(origin).expect("constant patterns are right"));
-    let key = "demo".parse().expect("a constant key is right");
-    Site { name: "Demo site".into(), ..Site::new(key, origins.into()) }
+    let written = json!({ "key": DEMO_SITE, "name": "Demo site", "origins": origins });
+    Entry::Site(key, written)
 }
 
 impl TryFrom<String> for Secret {
@@ -265,7 +328,27 @@ impl TryFrom<String> for Secret {
     }
 }
 
+impl TryFrom<String> for PasswordHash {
+    type Error = password::InvalidHash;
+
+    fn try_from(text: String) -> Result<Self, password::InvalidHash> {
+        password::check_hash(&text).map(|()| Self(text))
+    }
+}
+
 /// Secrets stay out of logs.
+impl std::fmt::Debug for PasswordHash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PasswordHash(…)")
+    }
+}
+
+impl std::fmt::Debug for WrittenSites {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("WrittenSites").field(&self.0.len()).finish()
+    }
+}
+
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Secret(…)")
@@ -281,6 +364,7 @@ impl std::fmt::Debug for Login {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use footfall_schemas::directory::Role;
     use rstest::rstest;
 
     #[rstest]
@@ -312,6 +396,13 @@ mod tests {
         "[[sites]]\nkey=\"a\"\norigins=[\"*\"]\nalert_webhooks=[{url=\"a\"}]",
         "alert_webhooks: url"
     )]
+    #[case::user_twice(
+        &format!("{0}{0}", user("ada", "{}")),
+        "users.name: \"ada\" is there twice"
+    )]
+    #[case::bad_user_name(&user("Ada", "{}"), "is not 1 to 64 of a-z")]
+    #[case::bad_scope(&user("ada", "{ \"My shop\" = \"owner\" }"), "users.grants: user \"ada\": \"My shop\"")]
+    #[case::bad_role(&user("ada", "{ \"*\" = \"king\" }"), "king")]
     #[case::bad_network("[aggregator.webhooks]\nallow=[\"intranet\"]", "\"intranet\" is no network")]
     fn a_wrong_setting_stops_the_boot_and_is_named(#[case] text: &str, #[case] told: &str) {
         let error = format!("{:#}", Settings::parse(text).unwrap_err());
@@ -327,6 +418,10 @@ mod tests {
     #[rstest]
     #[case("node = \"a\"\nsecret = \"hunter2\"", "line 2: a secret is 64")]
     #[case("[[sites]]\nkey=\"a\"\norigins=[\"*\"]\nsecret=\"hunter2\"", "line 4: secret: write 64")]
+    #[case(
+        "[[users]]\nname = \"ada\"\ngrants = {}\npassword_hash = \"hunter2\"",
+        "line 4: not an argon2id hash"
+    )]
     #[case("[clickhouse.writer]\npassword = \"hunter2\"\nuser = 1", "user = 1")]
     #[case("[clickhouse]\nwriter = { password = \"hunter2\", user = 1 }", "line 2: invalid type: integer")]
     #[case(
@@ -340,8 +435,40 @@ mod tests {
 
     #[test]
     fn a_debug_print_shows_no_secret() {
-        let text = "secret = \"00000000000000000000000000000000000000000000000000000000000000ff\"\n[clickhouse.writer]\nuser = \"w\"\npassword = \"hunter2\"";
-        let printed = format!("{:?}", Settings::parse(text).unwrap());
-        assert!(!printed.contains("hunter2") && !printed.contains("ff)"), "{printed}");
+        let secret = format!("{}ff", "0".repeat(62));
+        let text = format!(
+            "secret = \"{secret}\"\n[clickhouse.writer]\nuser = \"w\"\npassword = \"hunter2\"\n\
+             [[sites]]\nkey = \"a\"\norigins = [\"*\"]\nsecret = \"{secret}\"\n{}",
+            user("ada", "{}")
+        );
+        let printed = format!("{:?}", Settings::parse(&text).unwrap());
+        for secret in ["hunter2", "ff)", &secret, "argon2"] {
+            assert!(!printed.contains(secret), "{printed}");
+        }
+    }
+
+    fn user(name: &str, grants: &str) -> String {
+        let hash = "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
+        format!("[[users]]\nname = {name:?}\npassword_hash = {hash:?}\ngrants = {grants}\n")
+    }
+
+    #[test]
+    fn what_is_declared_is_the_directory_and_as_it_was_written() {
+        let text = format!(
+            "[[sites]]\nkey = \"shop\"\norigins = [\"*\"]\nsecret = \"{}\"\n[[sites]]\nkey = \"blog\"\n\
+             origins = [\"https://blog.example\"]\n[sites.tracker]\nrespect_dnt = true\n{}",
+            "5a".repeat(32),
+            user("ada", "{ \"*\" = \"viewer\", blog = \"owner\" }")
+        );
+        let directory = Settings::parse(&text).unwrap().declared();
+        let shop = &directory.sites["shop"];
+        assert!(shop.declared && shop.site.secret.is_some());
+        assert_eq!(shop.written, json!({"key": "shop", "origins": ["*"], "secret": "5a".repeat(32)}));
+        assert!(directory.sites["blog"].site.tracker.respect_dnt);
+        assert_eq!(directory.sites["blog"].written["tracker"], json!({"respect_dnt": true}));
+        let ada = UserName::try_from("ada".to_owned()).unwrap();
+        assert!(directory.declared_users.contains(&ada));
+        assert!(password::verify("password", &directory.users[&ada].password));
+        assert_eq!(directory.users[&ada].grants.role(&"blog".try_into().unwrap()), Some(Role::Owner));
     }
 }

@@ -16,7 +16,7 @@ use footfall_schemas::{
 
 use crate::{
     ready::reachable,
-    settings::{Settings, demo_site},
+    settings::{DEMO_SITE, Settings},
 };
 
 /// `footfall snippet`
@@ -92,11 +92,12 @@ pub fn command(args: &SnippetArgs) -> anyhow::Result<()> {
         let mut known: Vec<_> = settings.sites.iter().map(|site| site.key.to_string()).collect();
         if known.is_empty() {
             // As `standalone` does.
-            known.push(demo_site().key.to_string());
+            known.push(DEMO_SITE.to_owned());
         }
         if !known.iter().any(|key| key == args.site.as_str()) {
-            let (site, file) = (args.site.as_str(), file.display());
-            bail!("--site: {file} has no site {site:?}; it has {}", known.join(", "));
+            let (site, file, known) = (args.site.as_str(), file.display(), known.join(", "));
+            // It may be set up in the dashboard.
+            eprintln!("{file} has no site {site:?}; it has {known}. `footfall site list` tells of all.");
         }
     }
     let endpoint = match &args.endpoint {

@@ -4,16 +4,18 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use anyhow::Context;
-use footfall_schemas::connect::KafkaSettings;
-use tokio::{sync::watch, time::Instant};
+use footfall_schemas::{connect::KafkaSettings, directory::Directory};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use crate::{
+    directory::{Reader, Writer},
     embedded::{
         broker::{Broker, BrokerConfig},
         clickhouse::{Engine, EngineConfig},
@@ -22,8 +24,9 @@ use crate::{
     load::unix_ms,
     migrate,
     ready::{READY_FILE, Ready, ReadyClickHouse, reachable},
+    reload::Reloaded,
     roles::{self, Shared},
-    settings::{Settings, demo_site},
+    settings::{DEMO_SITE, Settings, demo_site},
     supervisor::Role,
     telemetry::Telemetry,
 };
@@ -66,9 +69,6 @@ impl StandaloneArgs {
         }
         // The embedded parts change their working directory.
         settings.data_dir = std::path::absolute(&settings.data_dir).context("data_dir")?;
-        if settings.sites.is_empty() {
-            settings.sites.push(demo_site());
-        }
         settings.ingest.demo = true;
         Ok(settings)
     }
@@ -82,7 +82,7 @@ pub async fn run(
     settings: Settings,
     ready_file: Option<&Path>,
     telemetry: &Telemetry,
-    reload: watch::Receiver<footfall_ingest::Config>,
+    reloaded: Reloaded,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     // Sockets first: an address in use is told before anything slow is started.
@@ -108,6 +108,12 @@ pub async fn run(
     migrate::create_topics(&kafka, settings.kafka.partitions, settings.kafka.replication).await?;
     migrate::create_tables(&settings.clickhouse("admin", &settings.clickhouse.admin)?).await?;
 
+    let reader = Reader::spawn(&kafka, reloaded.declared)?;
+    let writer = Arc::new(Writer::new(&kafka, &reader)?);
+    reader.caught_up(READY_WITHIN).await?;
+    let directory = reader.directory();
+    make_demo_site(&directory.borrow().clone(), &writer).await?;
+
     let (ingest_address, dashboard_address) =
         (ingest_sockets[0].socket.local_addr()?, dashboard_socket.local_addr()?);
     let reader = settings.clickhouse("reader", &settings.clickhouse.reader)?;
@@ -117,6 +123,7 @@ pub async fn run(
     settings.ingest.dashboard_url.clone_from(public_url);
     let shared = Shared {
         settings: &settings,
+        directory: directory.clone(),
         kafka: kafka.clone(),
         secret: identity.secret,
         metrics_text: telemetry.metrics_text(),
@@ -129,8 +136,8 @@ pub async fn run(
     let engine = engine.map(|engine| Role::spawn("engine", |stop| engine.keep_running(stop, grace)));
     let (aggregator, counting) = roles::aggregator(&shared)?;
     let mut roles = Roles {
-        ingest: roles::ingest(&shared, ingest_sockets, Some(reload)),
-        dashboard: roles::dashboard(&shared, dashboard_socket)?,
+        ingest: roles::ingest(&shared, ingest_sockets, Some(reloaded.ingest)),
+        dashboard: roles::dashboard(&shared, dashboard_socket, writer)?,
         aggregator,
         engine,
     };
@@ -144,7 +151,7 @@ pub async fn run(
             database: reader.database,
         },
         kafka: kafka.brokers,
-        site: settings.sites[0].key.to_string(),
+        site: shown_site(&directory.borrow()),
         ingest: ingest_url,
         dashboard: dashboard_url,
     };
@@ -166,6 +173,21 @@ pub async fn run(
         broker.shutdown().await;
     }
     outcome.and(drained)
+}
+
+/// A fresh node has a site to click around in. Who has sites or users has begun, and may have removed it.
+async fn make_demo_site(directory: &Directory, writer: &Writer) -> anyhow::Result<()> {
+    if !directory.sites.is_empty() || !directory.users.is_empty() {
+        return Ok(());
+    }
+    let demo = demo_site();
+    writer.write_all([(demo.key(), Some(demo.value()))]).await.context("the demo site")
+}
+
+/// The demo site, or the first.
+fn shown_site(directory: &Directory) -> Option<String> {
+    let demo = directory.sites.get_key_value(DEMO_SITE).or_else(|| directory.sites.first_key_value());
+    demo.map(|(key, _)| key.to_string())
 }
 
 /// Tells that everything is ready. Ends only with an error.

@@ -24,6 +24,7 @@ impl Kafka {
         cluster.create_topic(topics::EVENTS, 4, 1).unwrap();
         cluster.create_topic(topics::DEAD_LETTERS, 1, 1).unwrap();
         cluster.create_topic(topics::PRESENCE, 1, 1).unwrap();
+        cluster.create_topic(topics::DIRECTORY, 1, 1).unwrap();
         Self(cluster)
     }
 }

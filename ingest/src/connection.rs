@@ -18,7 +18,7 @@ use rand::Rng as _;
 use tracing::debug;
 
 use crate::{
-    conversation::{Conversation, End, say},
+    conversation::{Conversation, End, say, switched_off},
     frame::{self, Heard},
     intake::Sender,
     node::Node,
@@ -141,7 +141,8 @@ impl Connection {
 
     /// Until nothing is left to do now.
     fn converse(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Result<(), End> {
-        if self.stage == Stage::Talking && self.node().shutdown.is_cancelled() {
+        let is_over = || self.node().shutdown.is_cancelled() || !self.conversation.sender.site.is_served();
+        if self.stage == Stage::Talking && is_over() {
             self.stage = Stage::Draining;
             let grace = Duration::from_millis(self.node().config.grace_period_ms);
             self.until = self.node().wheel.now().after(grace);
@@ -238,10 +239,13 @@ impl Connection {
         Ok(())
     }
 
-    /// When all is answered, or the grace period is over: the tracker is told when to come back.
+    /// When all is answered, or the grace period is over: the tracker is told when to come back, or to stop.
     fn say_bye(&self, out: &mut Vec<u8>) -> Result<(), End> {
         if !self.conversation.is_settled() && self.node().wheel.now() < self.until {
             return Ok(());
+        }
+        if !self.conversation.sender.site.is_served() {
+            return Err(switched_off(out));
         }
         let spread = self.node().config.reconnect_spread_ms;
         let retry_ms = rand::rng().random_range(spread / 10..=spread);

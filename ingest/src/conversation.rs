@@ -85,11 +85,9 @@ impl Conversation {
 
     /// The first word: a welcome, or to stay away.
     pub(crate) fn welcome(&self, out: &mut Vec<u8>) -> Result<(), End> {
-        let site = &self.sender.site.site;
-        if !site.enabled {
+        if !self.sender.site.is_served() {
             self.node.metrics.denied(RejectReason::SiteDisabled.as_str());
-            say(out, &ServerFrame::site_disabled());
-            return Err(End::refused(RejectReason::SiteDisabled, "the site is switched off"));
+            return Err(switched_off(out));
         }
         let now = now_ms();
         let limits = TrackerLimits {
@@ -98,7 +96,7 @@ impl Conversation {
             idle_ms: self.node.config.timeouts.idle_ms,
         };
         let token = self.node.visitors.sign(self.sender.site.key(), self.sender.visitor, now);
-        let (node, settings) = (self.node.name.clone(), site.tracker.clone());
+        let (node, settings) = (self.node.name.clone(), self.sender.site.settings().tracker.clone());
         say(out, &ServerFrame::Welcome(Welcome { token, node, now, limits, settings }));
         Ok(())
     }
@@ -202,7 +200,8 @@ impl Conversation {
                     self.charge_frame(text.len())?;
                     if let Some(tab) = self.tab {
                         let visitor = self.sender.visitor;
-                        let path = page::shown(&self.sender.site.site, &here.path);
+                        let settings = self.sender.site.settings();
+                        let path = page::shown(&settings, &here.path);
                         self.sender.site.presence().show(visitor, tab, path, here.visible);
                     }
                     Ok(())
@@ -285,6 +284,12 @@ impl Drop for Conversation {
     fn drop(&mut self) {
         self.leave();
     }
+}
+
+/// The site takes nothing, or nothing any more.
+pub(crate) fn switched_off(out: &mut Vec<u8>) -> End {
+    say(out, &ServerFrame::site_disabled());
+    End::refused(RejectReason::SiteDisabled, "the site is switched off")
 }
 
 /// Appends a frame.

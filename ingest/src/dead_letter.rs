@@ -1,14 +1,13 @@
 //! What is refused is kept with its reason, within bounds.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use footfall_schemas::{
     EventId, RejectReason,
     record::{DeadLetter, MAX_DEAD_PAYLOAD_BYTES, Stage},
-    site::Site,
 };
 use governor::{DefaultDirectRateLimiter, RateLimiter};
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 use tracing::debug;
 
 use crate::{config::Rate, metrics::Metrics, rates::quota};
@@ -22,34 +21,37 @@ const MAX_SITE_BYTES: usize = 64;
 #[derive(Clone)]
 pub(crate) struct DeadLetters {
     queue: mpsc::Sender<DeadLetter>,
-    limits: Arc<HashMap<String, DefaultDirectRateLimiter>>,
     /// All sites that are not ours share one.
     stranger: Arc<DefaultDirectRateLimiter>,
     metrics: Arc<Metrics>,
 }
 
 impl DeadLetters {
-    pub(crate) fn new(
-        sites: &[Site],
-        rate: Rate,
-        metrics: Arc<Metrics>,
-    ) -> (Self, mpsc::Receiver<DeadLetter>) {
+    /// `rate`: of what names sites that are not ours.
+    pub(crate) fn new(rate: Rate, metrics: Arc<Metrics>) -> (Self, mpsc::Receiver<DeadLetter>) {
         let (queue, letters) = mpsc::channel(QUEUE);
-        let limiter = || RateLimiter::direct(quota(rate));
-        let limits = sites.iter().map(|site| (site.key.as_str().to_owned(), limiter())).collect();
-        (Self { queue, limits: Arc::new(limits), stranger: Arc::new(limiter()), metrics }, letters)
+        (Self { queue, stranger: Arc::new(RateLimiter::direct(quota(rate))), metrics }, letters)
     }
 
-    /// `site` decides whose share it takes; a letter beyond the share is counted, not kept.
-    pub(crate) fn keep(&self, site: &str, letter: DeadLetter) {
-        let limit = self.limits.get(site).unwrap_or(&self.stranger);
-        let kept = limit.check().is_ok() && self.queue.try_send(letter).is_ok();
-        if kept {
-            self.metrics.dead_letters.add(1, &[]);
-        } else {
-            debug!(site, "a dead letter is counted but not kept");
-            self.metrics.dead_letters_suppressed.add(1, &[]);
+    /// A letter beyond the site's share is counted, not kept.
+    pub(crate) fn keep(&self, share: &DefaultDirectRateLimiter, letter: DeadLetter) {
+        if share.check().is_err() {
+            self.suppress(&letter);
+            return;
         }
+        match self.queue.try_send(letter) {
+            Ok(()) => self.metrics.dead_letters.add(1, &[]),
+            Err(TrySendError::Full(letter) | TrySendError::Closed(letter)) => self.suppress(&letter),
+        }
+    }
+
+    pub(crate) fn keep_of_a_stranger(&self, letter: DeadLetter) {
+        self.keep(&self.stranger, letter);
+    }
+
+    fn suppress(&self, letter: &DeadLetter) {
+        debug!(site = letter.site, "a dead letter is counted but not kept");
+        self.metrics.dead_letters_suppressed.add(1, &[]);
     }
 }
 
@@ -81,6 +83,8 @@ fn cut(text: &str, most: usize) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
 
     #[test]
@@ -93,13 +97,13 @@ mod tests {
 
     #[test]
     fn a_flood_of_one_site_leaves_the_others_their_share() {
-        let site = |key: &str| Site::new(key.try_into().unwrap(), vec![]);
-        let (dead, mut kept) =
-            DeadLetters::new(&[site("a"), site("b")], Rate::new(1, 10), Arc::new(Metrics::new()));
+        let rate = Rate::new(1, 10);
+        let (dead, mut kept) = DeadLetters::new(rate, Arc::new(Metrics::new()));
+        let [a, b] = [(); 2].map(|()| RateLimiter::direct(quota(rate)));
         let of = |key: &str| letter(key, 0, RejectReason::Malformed, "", None, b"x");
-        (0..500).for_each(|_| dead.keep("a", of("a")));
-        dead.keep("b", of("b"));
-        (0..500).for_each(|n| dead.keep(&format!("stranger-{n}"), of("stranger")));
+        (0..500).for_each(|_| dead.keep(&a, of("a")));
+        dead.keep(&b, of("b"));
+        (0..500).for_each(|_| dead.keep_of_a_stranger(of("stranger")));
         drop(dead);
         let mut counts = HashMap::new();
         while let Ok(letter) = kept.try_recv() {

@@ -63,8 +63,8 @@ async fn answer<B: Buf>(
         Err(reply) => return *reply,
     };
     match text {
-        Ok(text) => take(node, site, query.t.and_then(token), headers, address, &text).await,
-        Err(NoBody::Refused(fault, payload)) => refuse(node, site, &fault, 1, &payload),
+        Ok(text) => take(node, &site, query.t.and_then(token), headers, address, &text).await,
+        Err(NoBody::Refused(fault, payload)) => refuse(node, &site, &fault, 1, &payload),
         Err(NoBody::Lost) => unreachable!("answered above"),
     }
 }
@@ -76,27 +76,27 @@ pub(crate) fn lost(node: &Node) -> Reply {
 }
 
 /// The site, if it takes events from that origin. What came is kept as a dead letter otherwise.
-pub(crate) fn admit<'a>(
-    node: &'a Node,
+pub(crate) fn admit(
+    node: &Node,
     key: &str,
     origin: Option<&str>,
     payload: &[u8],
-) -> Result<&'a Arc<SiteState>, Box<Reply>> {
+) -> Result<Arc<SiteState>, Box<Reply>> {
     let Some(site) = node.sites.get(key) else {
         let fault = unknown_site(key);
         node.metrics.denied(fault.reason.as_str());
         node.refuse_stranger(key, &fault, payload);
         return Err(Box::new((&fault).into()));
     };
-    if let Some(origin) = origin.filter(|origin| !site.site.allows(origin)) {
+    if let Some(origin) = origin.filter(|origin| !site.settings().allows(origin)) {
         let fault = origin_denied(origin);
         node.metrics.denied(fault.reason.as_str());
-        return Err(Box::new(refuse(node, site, &fault, 1, payload)));
+        return Err(Box::new(refuse(node, &site, &fault, 1, payload)));
     }
-    if !site.site.enabled {
+    if !site.is_served() {
         let fault = Fault::new(RejectReason::SiteDisabled, "site: switched off; send nothing more");
         node.metrics.denied(fault.reason.as_str());
-        node.refuse_whole(site, &fault, 1, payload);
+        node.refuse_whole(&site, &fault, 1, payload);
         return Err(Box::new(ServerFrame::site_disabled().into()));
     }
     Ok(site)
@@ -159,7 +159,7 @@ pub(crate) async fn settle(
     if let ServerFrame::Ack(ack) = &mut answer {
         ack.token = Some(node.visitors.sign(site.key(), visitor, now));
         // Over WebSocket the welcome brings them.
-        let settings = &site.site.tracker;
+        let settings = &site.settings().tracker;
         ack.settings = (asks && !settings.is_default()).then(|| Box::new(settings.clone()));
     }
     answer.into()
@@ -173,8 +173,10 @@ pub(crate) fn refuse(node: &Node, site: &SiteState, fault: &Fault, events: u64, 
 /// The answer to a preflight, which only a sender of another content type than text/plain, or of gzip, makes.
 pub(crate) fn preflight(node: &Node, query: &Query, headers: &HeaderMap) -> Response {
     let origin = origin_of(headers);
-    let allowed =
-        node.sites.get(&query.k).is_some_and(|site| origin.is_some_and(|origin| site.site.allows(origin)));
+    let allowed = node
+        .sites
+        .get(&query.k)
+        .is_some_and(|site| origin.is_some_and(|origin| site.settings().allows(origin)));
     let mut response = Response::default();
     *response.status_mut() = if allowed { StatusCode::NO_CONTENT } else { StatusCode::FORBIDDEN };
     if allowed {
@@ -192,7 +194,7 @@ pub(crate) fn unknown_site(key: &str) -> Fault {
     let shown: String = key.escape_default().take(64).collect();
     Fault::new(
         RejectReason::UnknownSite,
-        format!("k: no site \"{shown}\" is configured here; check data-site, or add it under [[sites]]"),
+        format!("k: no site \"{shown}\" is configured here; check data-site, or add the site"),
     )
 }
 
@@ -200,6 +202,6 @@ pub(crate) fn origin_denied(origin: &str) -> Fault {
     let shown: String = origin.escape_default().take(128).collect();
     Fault::new(
         RejectReason::OriginDenied,
-        format!("origin: {shown} is not among the site's; add it to `origins` under [[sites]]"),
+        format!("origin: {shown} is not among the site's; add it to its `origins`"),
     )
 }

@@ -141,7 +141,7 @@ impl Node {
             None => (Ok(sender.visitor), Did::VisitorDerived),
         };
         let sent = Sent {
-            site: &sender.site.site,
+            site: &sender.site.settings(),
             visitor,
             told_by,
             agent: sender.agent,

@@ -159,9 +159,8 @@ impl Metrics {
 
     /// From now on these sites' numbers are told. They outlive the node, so that the last export has its last counts.
     #[rustfmt::skip] // a table
-    pub(crate) fn observe(&self, sites: &Sites) {
+    pub(crate) fn observe(&self, sites: &Arc<Sites>) {
         let meter = meter();
-        let sites: Arc<[Arc<SiteState>]> = sites.iter().cloned().collect();
         let counter = |name, description, callback: Callback| {
             meter
                 .u64_observable_counter(name)
@@ -171,26 +170,26 @@ impl Metrics {
                 .build();
         };
         counter("footfall.ingest.events.received", "Events that arrived",
-            each(&sites, |site| site.ledger.received_so_far()));
+            each(sites, |site| site.ledger.received_so_far()));
         counter("footfall.ingest.events.accepted", "Events in the log",
-            each(&sites, |site| site.ledger.accepted_so_far()));
+            each(sites, |site| site.ledger.accepted_so_far()));
         counter("footfall.ingest.events.evicted", "Events lost in trackers' outboxes, as they report",
-            each(&sites, |site| site.ledger.evicted_so_far()));
+            each(sites, |site| site.ledger.evicted_so_far()));
         counter("footfall.ingest.events.refused", "Events refused for good, by reason",
-            each_reason(&sites, |site, tell| {
+            each_reason(sites, |site, tell| {
                 site.ledger.refused_so_far().for_each(|(reason, events)| tell(reason.as_str(), events));
             }));
         counter("footfall.ingest.events.retried", "Events told to come again, by reason",
-            each_reason(&sites, |site, tell| {
+            each_reason(sites, |site, tell| {
                 site.ledger.retried_so_far().for_each(|(reason, events)| tell(reason.as_str(), events));
             }));
-        let all = Arc::clone(&sites);
+        let all = Arc::clone(sites);
         meter
             .i64_observable_up_down_counter("footfall.ingest.events.in_flight")
             .with_unit("{event}")
             .with_description("Events received and not yet settled")
             .with_callback(move |observer| {
-                for site in all.iter() {
+                for site in all.known().values() {
                     observer.observe(site.ledger.in_flight().cast_signed(), &[of(site)]);
                 }
             })
@@ -199,7 +198,7 @@ impl Metrics {
             .u64_observable_gauge("footfall.ingest.visitors.online")
             .with_unit("{visitor}")
             .with_description("Visitors connected to this node, by site")
-            .with_callback(each(&sites, |site| site.online.load(Ordering::Relaxed).into()))
+            .with_callback(each(sites, |site| site.online.load(Ordering::Relaxed).into()))
             .build();
     }
 }
@@ -224,19 +223,18 @@ fn of(site: &SiteState) -> KeyValue {
 }
 
 /// One number a site.
-fn each(sites: &Arc<[Arc<SiteState>]>, number: fn(&SiteState) -> u64) -> Callback {
+fn each(sites: &Arc<Sites>, number: fn(&SiteState) -> u64) -> Callback {
     let sites = Arc::clone(sites);
-    Box::new(move |observer| sites.iter().for_each(|site| observer.observe(number(site), &[of(site)])))
+    Box::new(move |observer| {
+        sites.known().values().for_each(|site| observer.observe(number(site), &[of(site)]));
+    })
 }
 
 /// One number a site and reason.
-fn each_reason(
-    sites: &Arc<[Arc<SiteState>]>,
-    numbers: fn(&SiteState, &mut dyn FnMut(&'static str, u64)),
-) -> Callback {
+fn each_reason(sites: &Arc<Sites>, numbers: fn(&SiteState, &mut dyn FnMut(&'static str, u64))) -> Callback {
     let sites = Arc::clone(sites);
     Box::new(move |observer| {
-        for site in sites.iter() {
+        for site in sites.known().values() {
             observer.observe(0, &[of(site)]);
             numbers(site, &mut |reason, events| {
                 observer.observe(events, &[of(site), KeyValue::new(ERROR, reason)]);

@@ -27,7 +27,7 @@ use crate::{
 pub(crate) struct Node {
     pub(crate) name: String,
     pub(crate) config: Config,
-    pub(crate) sites: Sites,
+    pub(crate) sites: Arc<Sites>,
     pub(crate) visitors: VisitorKeys,
     pub(crate) geography: Arc<Geography>,
     pub(crate) steps: Arc<Steps>,
@@ -78,12 +78,12 @@ impl Node {
         site.ledger.refused(fault.reason, events);
         let key = site.key().as_str();
         let letter = dead_letter::letter(key, now_ms(), fault.reason, &fault.detail, None, payload);
-        self.dead_letters.keep(key, letter);
+        self.dead_letters.keep(&site.letters, letter);
     }
 
     /// A refusal of what names a site that is not ours: there is no ledger to count it in.
     pub(crate) fn refuse_stranger(&self, site: &str, fault: &Fault, payload: &[u8]) {
         let letter = dead_letter::letter(site, now_ms(), fault.reason, &fault.detail, None, payload);
-        self.dead_letters.keep(site, letter);
+        self.dead_letters.keep_of_a_stranger(letter);
     }
 }

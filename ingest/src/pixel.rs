@@ -106,9 +106,9 @@ async fn answer(node: &Node, query: &str, headers: &HeaderMap, address: IpAddr) 
     match batch {
         Ok(mut batch) => {
             batch.token = batch.token.or(token);
-            settle(node, site, headers, address, batch).await
+            settle(node, &site, headers, address, batch).await
         }
-        Err((fault, events)) => refuse(node, site, &fault, events, query.as_bytes()),
+        Err((fault, events)) => refuse(node, &site, &fault, events, query.as_bytes()),
     }
 }
 

@@ -208,7 +208,11 @@ fn count_up(count: &AtomicU32, most: u32, denied: Denied) -> Result<(), Denied> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{config, metrics::Metrics, sites::Sites};
+    use crate::{
+        config,
+        metrics::Metrics,
+        sites::{Sites, tests::sites_of},
+    };
     use footfall_schemas::site::Site;
     use rstest::rstest;
 
@@ -225,7 +229,7 @@ mod tests {
 
     fn sites() -> Sites {
         let site = |key: &str| Site::new(key.parse().unwrap(), Vec::new());
-        Sites::new(vec![site("shop"), site("blog")])
+        sites_of([site("shop"), site("blog")])
     }
 
     #[test]
@@ -275,12 +279,12 @@ mod tests {
             settings.sockets_per_site = by_site;
         });
         let sites = sites();
-        let shop = sites.get("shop").unwrap();
+        let shop = &sites.get("shop").unwrap();
         let address = "203.0.113.9".parse().unwrap();
         let open = || SocketPlace::take(&mut Some(limits.accept()), address, shop);
         let first = open().unwrap();
         assert_eq!([open().unwrap_err(), open().unwrap_err()], [denied; 2], "who gets none takes none");
-        let blog = SocketPlace::take(&mut Some(limits.accept()), address, sites.get("blog").unwrap());
+        let blog = SocketPlace::take(&mut Some(limits.accept()), address, &sites.get("blog").unwrap());
         assert_eq!(blog.is_ok(), denied == Denied::Site, "the neighbour");
         drop((first, blog));
         open().unwrap();
@@ -293,7 +297,7 @@ mod tests {
         let mut connection = Some(limits.accept());
         let sites = sites();
         let address = "203.0.113.9".parse().unwrap();
-        SocketPlace::take(&mut connection, address, sites.get("shop").unwrap()).unwrap_err();
+        SocketPlace::take(&mut connection, address, &sites.get("shop").unwrap()).unwrap_err();
         assert_eq!(limits.open.connections(), 1);
         drop(connection);
         assert_eq!(limits.open.connections(), 0);

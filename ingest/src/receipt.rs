@@ -124,7 +124,7 @@ impl Receipt {
                     ledger.evicted(rest.evicted);
                 }
                 for letter in rest.dead_letters {
-                    self.desk.dead_letters.keep(self.site.key().as_str(), letter);
+                    self.desk.dead_letters.keep(&self.site.letters, letter);
                 }
                 let waited = now.saturating_duration_since(self.received);
                 self.desk.metrics.ack_seconds.record(waited.as_secs_f64(), &[]);

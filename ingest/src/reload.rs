@@ -1,7 +1,9 @@
-//! New settings for a node that runs. Limits, trusted proxies and certificate are exchanged; all else needs a restart.
+//! New settings for a node that runs. Limits, trusted proxies and certificate are exchanged, sites follow the
+//! directory; all else needs a restart.
 
 use std::sync::Arc;
 
+use footfall_schemas::directory::Directory;
 use tokio::sync::watch;
 use tracing::{error, info};
 
@@ -11,7 +13,12 @@ use crate::{config::Config, node::Node, tls::Certificate};
 pub type Reload = Option<watch::Receiver<Config>>;
 
 /// Until the node shuts down, or nobody can send settings any more.
-pub(crate) async fn follow(node: Arc<Node>, certificate: Option<Arc<Certificate>>, settings: Reload) {
+pub(crate) async fn follow(
+    node: Arc<Node>,
+    certificate: Option<Arc<Certificate>>,
+    settings: Reload,
+    mut directory: watch::Receiver<Arc<Directory>>,
+) {
     let shutdown = node.shutdown.clone();
     let watch = async {
         match &certificate {
@@ -28,10 +35,23 @@ pub(crate) async fn follow(node: Arc<Node>, certificate: Option<Arc<Certificate>
         }
         std::future::pending::<()>().await;
     };
+    let follow_sites = async {
+        loop {
+            let now = Arc::clone(&directory.borrow_and_update());
+            if node.sites.update(&now) {
+                // Their connections are told to stop.
+                node.wheel.wake_all();
+            }
+            if directory.changed().await.is_err() {
+                return std::future::pending::<()>().await;
+            }
+        }
+    };
     tokio::select! {
         () = shutdown.cancelled() => {}
         () = watch => {}
         () = follow => {}
+        () = follow_sites => {}
     }
 }
 

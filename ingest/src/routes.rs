@@ -155,12 +155,12 @@ fn open_socket(
         node.metrics.denied(fault.reason.as_str());
         Reply::from(fault).json()
     };
-    let Some(site) = node.sites.get(&query.k).cloned() else {
+    let Some(site) = node.sites.get(&query.k) else {
         let fault = fallback::unknown_site(&query.k);
         node.refuse_stranger(&query.k, &fault, b"");
         return refuse(&fault);
     };
-    if let Some(origin) = origin_of(&headers).filter(|origin| !site.site.allows(origin)) {
+    if let Some(origin) = origin_of(&headers).filter(|origin| !site.settings().allows(origin)) {
         let fault = fallback::origin_denied(origin);
         node.refuse_whole(&site, &fault, 1, b"");
         return refuse(&fault);
@@ -304,7 +304,7 @@ async fn demo_page(
         response.headers_mut().insert(header::LOCATION, HeaderValue::from_static("/demo/"));
         return Ok(response);
     }
-    Ok(demo::page(tail.as_str(), node.sites.first(), &node.config.dashboard_url))
+    Ok(demo::page(tail.as_str(), node.sites.demo().as_ref(), &node.config.dashboard_url))
 }
 
 /// A page's origin; a program sends none.

@@ -8,10 +8,10 @@ use std::{
 
 use arc_swap::ArcSwap;
 use footfall_schemas::{
-    SiteId, connect::KafkaSettings, presence::IngestLedger, record::DeadLetter, site::Site,
+    SiteId, connect::KafkaSettings, directory::Directory, presence::IngestLedger, record::DeadLetter,
 };
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::{JoinHandle, spawn_blocking},
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
@@ -50,7 +50,8 @@ const PROBE: Duration = Duration::from_secs(5);
 /// What an ingest node is made of.
 pub struct Parts {
     pub config: Config,
-    pub sites: Vec<Site>,
+    /// Its sites are served, as it says at any time.
+    pub directory: watch::Receiver<Arc<Directory>>,
     pub kafka: KafkaSettings,
     /// The deployment's secret, equal on every node.
     pub secret: [u8; 32],
@@ -92,9 +93,9 @@ pub async fn run(
         connected => connected?,
     };
     let geography = open_geography(&parts.config.geography).await?;
-    let (dead_letters, letters) =
-        DeadLetters::new(&parts.sites, parts.config.limits.dead_letters_per_site, Arc::clone(&metrics));
-    let sites = Sites::new(parts.sites);
+    let rate = parts.config.limits.dead_letters_per_site;
+    let (dead_letters, letters) = DeadLetters::new(rate, Arc::clone(&metrics));
+    let sites = Arc::new(Sites::new(&parts.directory.borrow(), rate));
     metrics.observe(&sites);
     let desk = Desk {
         dead_letters: dead_letters.clone(),
@@ -140,7 +141,7 @@ pub async fn run(
     let writing = tokio::spawn(write_dead_letters(letters, Arc::clone(&log)));
     let reporting = tokio::spawn(report(Arc::clone(&node), Arc::clone(&log)));
     let probing = tokio::spawn(probe(Arc::clone(&node), Arc::clone(&log)));
-    tokio::spawn(reload::follow(Arc::clone(&node), certificate, parts.reload));
+    tokio::spawn(reload::follow(Arc::clone(&node), certificate, parts.reload, parts.directory));
     let served = listener::serve(listeners, acceptor, Arc::clone(&node)).await.map_err(Error::Listener);
     node.shutdown.cancel();
 
@@ -252,7 +253,7 @@ async fn report(node: Arc<Node>, log: Arc<Log>) {
                 true
             }
         };
-        for site in node.sites.iter() {
+        for site in node.sites.known().values() {
             let mut report = site.report(&node.name, started_at, now_ms(), Instant::now());
             if last {
                 (report.online, report.visible) = (0, 0);

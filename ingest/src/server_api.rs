@@ -3,9 +3,10 @@
 
 use std::net::IpAddr;
 
-use bytes::{Buf, Bytes};
+use bytes::Buf;
 use footfall_schemas::{
     RejectReason,
+    secret::SiteSecret,
     server::{
         EventsAnswer, EventsRequest, MAX_REQUEST_BYTES, MAX_REQUEST_EVENTS, SIGNATURE_HEADER, SITE_HEADER,
         TIMESTAMP_HEADER,
@@ -81,37 +82,33 @@ async fn take<B: Buf>(
     };
     // Before any work: who cannot sign, or signed long ago.
     let timestamp = text_of(headers, TIMESTAMP_HEADER);
-    may_send(site, headers)
-        .and_then(|()| signature::check_time(timestamp, now_ms()))
-        .map_err(|fault| deny(node, site, &fault))?;
+    let secret = may_send(&site, headers)
+        .and_then(|secret| signature::check_time(timestamp, now_ms()).map(|()| secret))
+        .map_err(|fault| deny(node, &site, &fault))?;
     let body = body::read(headers, body, MAX_REQUEST_BYTES, node.config.timeouts.body()).await;
-    let body = body.map_err(|none| no_body(node, site, none))?;
-    signed(site, headers, timestamp, &body).map_err(|fault| deny(node, site, &fault))?;
-    if !site.site.enabled {
+    let body = body.map_err(|none| no_body(node, &site, none))?;
+    let signature = text_of(headers, SIGNATURE_HEADER);
+    signature::check(&secret, site.key().as_str(), timestamp, &body, signature)
+        .map_err(|fault| deny(node, &site, &fault))?;
+    if !site.is_served() {
         let fault = Fault::new(RejectReason::SiteDisabled, "site: switched off; send nothing more");
-        deny(node, site, &fault);
+        deny(node, &site, &fault);
         return Err(ServerFrame::site_disabled().into());
     }
-    let text = body::text(headers, body, MAX_REQUEST_BYTES).map_err(|none| no_body(node, site, none))?;
-    let events = events(&text).map_err(|(fault, events)| refuse(node, site, &fault, events))?;
-    Ok(node.take_from_server(site, address, &events).await)
+    let text = body::text(headers, body, MAX_REQUEST_BYTES).map_err(|none| no_body(node, &site, none))?;
+    let events = events(&text).map_err(|(fault, events)| refuse(node, &site, &fault, events))?;
+    Ok(node.take_from_server(&site, address, &events).await)
 }
 
-fn may_send(site: &SiteState, headers: &HeaderMap) -> Result<(), Fault> {
+/// The secret that the request must be signed with.
+fn may_send(site: &SiteState, headers: &HeaderMap) -> Result<SiteSecret, Fault> {
     if origin_of(headers).is_some() {
         let detail = "origin: this is for servers; a page that signs would give the secret away";
         return Err(Fault::new(RejectReason::OriginDenied, detail));
     }
-    if site.site.secret.is_none() {
-        let detail = "footfall-site: the site has no secret; add `secret` under [[sites]]";
-        return Err(Fault::new(RejectReason::BadSignature, detail));
-    }
-    Ok(())
-}
-
-fn signed(site: &SiteState, headers: &HeaderMap, timestamp: &str, body: &Bytes) -> Result<(), Fault> {
-    let secret = site.site.secret.as_ref().expect("checked before the body was read");
-    signature::check(secret, site.key().as_str(), timestamp, body, text_of(headers, SIGNATURE_HEADER))
+    site.settings().secret.ok_or_else(|| {
+        Fault::new(RejectReason::BadSignature, "footfall-site: the site has no secret; give it one")
+    })
 }
 
 fn events(text: &str) -> Result<Vec<Box<RawValue>>, (Fault, u64)> {

@@ -164,7 +164,7 @@ impl Node {
         let page = field::<PageContext>(fields, "ctx", "send {\"w\", \"l\", \"z\"}")?.unwrap_or_default();
         let location = address.and_then(|address| self.geography.locate(address));
         let context = BatchContext {
-            site: &site.site,
+            site: &site.settings(),
             visitor,
             told_by: Did::VisitorServer,
             agent: Agent::parse(&user_agent, Hints::default()),
@@ -318,7 +318,7 @@ fn letter(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sites::Sites;
+    use crate::sites::tests::sites_of;
     use footfall_schemas::site::Site;
     use rstest::rstest;
 
@@ -407,8 +407,8 @@ mod tests {
     fn who_the_visitor_is_goes_into_no_dead_letter() {
         let json = r#"{"k":"view","visitor":"anna@mail.example","ip":"203.0.113.9","user_agent":"UA","u":"nonsense"}"#;
         let fields: Fields = serde_json::from_str(json).unwrap();
-        let sites = Sites::new(vec![Site::new(site("shop"), vec![])]);
-        let letter = letter(sites.get("shop").unwrap(), NOW, RejectReason::BadUrl, "", None, &fields);
+        let sites = sites_of([Site::new(site("shop"), vec![])]);
+        let letter = letter(&sites.get("shop").unwrap(), NOW, RejectReason::BadUrl, "", None, &fields);
         assert_eq!(letter.payload, r#"{"k":"view","u":"nonsense"}"#);
     }
 }

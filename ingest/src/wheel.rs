@@ -95,7 +95,8 @@ impl Wheel {
         self.lock().entries.remove(key.0 as usize);
     }
 
-    fn wake_all(&self) {
+    /// Whoever is in it looks at everything anew.
+    pub(crate) fn wake_all(&self) {
         let wakers: Vec<Waker> = self.lock().entries.iter().map(|(_, entry)| entry.waker.clone()).collect();
         wakers.into_iter().for_each(Waker::wake);
     }

@@ -222,6 +222,13 @@ impl Grants {
     }
 }
 
+/// `*` or a site's key, with the role; of one that is there twice the last holds.
+impl FromIterator<(String, Role)> for Grants {
+    fn from_iter<I: IntoIterator<Item = (String, Role)>>(roles: I) -> Self {
+        Self(roles.into_iter().collect())
+    }
+}
+
 impl Entry {
     pub fn key(&self) -> String {
         match self {
@@ -316,6 +323,22 @@ impl Directory {
         Ok(())
     }
 
+    /// What records made, as it can be written again.
+    pub fn entries(&self) -> impl Iterator<Item = Entry> {
+        let sites = self.sites.iter().filter(|(_, listed)| !listed.declared);
+        let users = self.users.iter().filter(|(name, _)| !self.declared_users.contains(name));
+        sites
+            .map(|(key, listed)| Entry::Site(key.clone(), listed.written.clone()))
+            .chain(users.map(|(name, user)| Entry::User(name.clone(), User::clone(user))))
+            .chain(self.api_keys.iter().map(|(id, key)| Entry::ApiKey(id.clone(), ApiKey::clone(key))))
+            .chain(
+                self.share_links
+                    .iter()
+                    .map(|(id, link)| Entry::ShareLink(id.clone(), ShareLink::clone(link))),
+            )
+            .chain(self.revoked.iter().map(|(id, revoked)| Entry::Revoked(id.clone(), *revoked)))
+    }
+
     /// Whether anybody can make users: before that, the set-up link is what lets people in.
     pub fn has_owner(&self) -> bool {
         self.users.values().any(|user| user.grants.own_everything())
@@ -397,6 +420,7 @@ mod tests {
         assert_eq!(*directory.users[&name], user);
         assert_eq!((&*directory.api_keys["k"], &*directory.share_links["l"]), (&key, &link));
         assert_eq!(directory.revoked["r"].until, 9);
+        assert_eq!(directory.entries().collect::<Vec<_>>(), entries);
         for entry in &entries {
             directory.apply(&entry.key(), None).unwrap();
         }
@@ -424,6 +448,7 @@ mod tests {
         directory.apply("user/ada", Some(other.as_bytes())).unwrap();
         directory.apply("user/ada", None).unwrap();
         assert_eq!(directory.users[&ada].password, "declared");
+        assert_eq!(directory.entries().count(), 0, "it is not to be written");
     }
 
     #[test]

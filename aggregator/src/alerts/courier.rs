@@ -78,12 +78,12 @@ impl<T: AlertTable> Courier<T> {
     }
 
     /// Sends it on its way if there is room; what is still told of the rule's earlier state is let go.
-    pub(crate) fn dispatch(&mut self, alert: &Alert, webhooks: &[Webhook]) {
+    pub(crate) fn dispatch(&mut self, alert: &Alert, webhooks: Vec<Webhook>) {
         let key = key(alert);
         if self.under_way.len() >= self.rounds.webhooks.pending && !self.under_way.contains_key(&key) {
             return;
         }
-        let (rounds, told, webhooks) = (self.rounds.clone(), alert.clone(), webhooks.to_vec());
+        let (rounds, told) = (self.rounds.clone(), alert.clone());
         let task = tokio::spawn(async move { rounds.go(&told, &webhooks).await });
         self.under_way.insert(key, (alert.clone(), AbortOnDropHandle::new(task)));
     }

@@ -6,13 +6,17 @@ use footfall_schemas::{
     SiteId,
     alert::{Alert, AlertRecord},
     alert_rule::AlertRule,
+    directory::Directory,
     live::LiveRecord,
     webhook::Webhook,
 };
 use rdkafka::{Message, error::KafkaError};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval},
+};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{
     book::{Book, Key},
@@ -33,18 +37,13 @@ use crate::{
 /// How often rules are held against the windows.
 const TICK: Duration = Duration::from_secs(1);
 
-/// What a site is watched for, and who is told.
-pub(crate) struct Watched {
-    pub(crate) rules: Vec<AlertRule>,
-    pub(crate) webhooks: Vec<Webhook>,
-}
-
 pub(crate) struct Evaluator<T> {
     pub(crate) follower: Follower,
     pub(crate) journal: Journal,
     pub(crate) courier: Courier<T>,
-    /// Sites without rules may still have firings of former rules to be told of.
-    pub(crate) sites: HashMap<SiteId, Watched>,
+    pub(crate) directory: watch::Receiver<Arc<Directory>>,
+    /// As the directory was looked at last. Sites without rules may still have firings of former rules to be told of.
+    pub(crate) listed: Arc<Directory>,
     pub(crate) config: config::Alerts,
     /// This member's own partitions: while they are rebuilt, nothing is judged.
     pub(crate) status: Arc<Status>,
@@ -55,16 +54,34 @@ pub(crate) struct Evaluator<T> {
 /// While this member evaluates.
 struct Turn {
     began: Instant,
-    watches: HashMap<SiteId, Watch>,
+    /// Of the sites that have rules.
+    watches: HashMap<SiteId, Watching>,
     /// Offset after the last record read.
     next: i64,
     /// Read when the warm-up is over: by then nobody else writes any more.
     book: Option<Book>,
 }
 
+struct Watching {
+    /// In the turn, ms. Until the warm-up is over not every partition may have told.
+    from: i64,
+    watch: Watch,
+}
+
 impl<T: AlertTable> Evaluator<T> {
-    /// Until `stop`. What is not told by then, the next one tells.
+    /// From the first rule until `stop`. What is not told by then, the next one tells.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let has_rules = |directory: &Arc<Directory>| {
+            directory.sites.values().any(|listed| !listed.site.alerts.is_empty())
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            Ok(directory) = self.directory.wait_for(has_rules) => self.listed = directory.clone(),
+        }
+        if let Err(error) = self.follower.join() {
+            error!(%error, "the live windows cannot be read; no alert is evaluated");
+            return;
+        }
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut turn = None;
@@ -79,6 +96,13 @@ impl<T: AlertTable> Evaluator<T> {
                         Some(Duty::Lost) | None => None,
                     };
                     self.courier.forget_all();
+                    continue;
+                }
+                Ok(()) = self.directory.changed() => {
+                    self.listed = self.directory.borrow_and_update().clone();
+                    if let Some(turn) = &mut turn {
+                        self.follow(turn);
+                    }
                     continue;
                 }
                 _ = ticks.tick() => {
@@ -100,13 +124,34 @@ impl<T: AlertTable> Evaluator<T> {
 
     fn begin(&self) -> Turn {
         info!("this member evaluates the alerts");
-        let since = (self.wall)();
-        let watched = self.sites.iter().filter(|(_, watched)| !watched.rules.is_empty());
-        let watches = watched.map(|(site, watched)| {
-            let subjects = watched.rules.iter().map(|rule| rule.subject.clone()).collect();
-            (site.clone(), Watch::new(since, subjects))
-        });
-        Turn { began: Instant::now(), watches: watches.collect(), next: 0, book: None }
+        let mut turn = Turn { began: Instant::now(), watches: HashMap::new(), next: 0, book: None };
+        self.follow(&mut turn);
+        turn
+    }
+
+    /// Watches what the rules are about now.
+    fn follow(&self, turn: &mut Turn) {
+        let (now, from) = ((self.wall)(), since(turn.began));
+        turn.watches.retain(|site, _| !self.rules(site).is_empty());
+        for (site, listed) in &self.listed.sites {
+            let subjects: Vec<_> = listed.site.alerts.iter().map(|rule| rule.subject.clone()).collect();
+            match turn.watches.get_mut(site) {
+                Some(watching) => watching.watch.turn_to(subjects, now),
+                None if subjects.is_empty() => {}
+                None => {
+                    let watching = Watching { from, watch: Watch::new(now, subjects) };
+                    turn.watches.insert(site.clone(), watching);
+                }
+            }
+        }
+    }
+
+    fn rules(&self, site: &SiteId) -> &[AlertRule] {
+        self.listed.sites.get(site).map_or(&[], |listed| &listed.site.alerts)
+    }
+
+    fn webhooks(&self, site: &SiteId) -> &[Webhook] {
+        self.listed.sites.get(site).map_or(&[], |listed| &listed.site.alert_webhooks)
     }
 
     fn take(&self, turn: &mut Turn, message: &impl Message) {
@@ -114,17 +159,18 @@ impl<T: AlertTable> Evaluator<T> {
         // Most sites of a cluster may have no rule; the key tells without reading the record.
         let key = message.key().and_then(|key| std::str::from_utf8(key).ok()).unwrap_or_default();
         let site = key.split_once('/').and_then(|(site, _)| SiteId::try_from(site).ok());
-        let Some(watch) = site.and_then(|site| turn.watches.get_mut(&site)) else { return };
+        let Some(watching) = site.and_then(|site| turn.watches.get_mut(&site)) else { return };
         match serde_json::from_slice::<LiveRecord>(message.payload().unwrap_or_default()) {
-            Ok(record) => watch.take(record, since(turn.began)),
+            Ok(record) => watching.watch.take(record, since(turn.began)),
             Err(error) => warn!(key, %error, "a live record cannot be read; is another version writing?"),
         }
     }
 
     async fn tick(&mut self, turn: &mut Turn) {
         if turn.book.is_none() {
-            let warm = since(turn.began) >= self.config.warm_up_ms as i64;
-            if !warm || self.status.partitions().values().any(|own| own.phase != Phase::Running) {
+            if !self.is_warm(0, since(turn.began))
+                || self.status.partitions().values().any(|own| own.phase != Phase::Running)
+            {
                 return;
             }
             match self.journal.read().await {
@@ -141,14 +187,20 @@ impl<T: AlertTable> Evaluator<T> {
         self.metrics.open.record(book.open() as u64, &[]);
     }
 
+    /// Whether every partition that has something has told it to who has listened from then on (ms).
+    fn is_warm(&self, from: i64, now_ms: i64) -> bool {
+        now_ms - from >= self.config.warm_up_ms as i64
+    }
+
     /// What changes now.
-    fn judge(&self, watches: &HashMap<SiteId, Watch>, book: &mut Book, now_ms: i64) -> Vec<Alert> {
+    fn judge(&self, watches: &HashMap<SiteId, Watching>, book: &mut Book, now_ms: i64) -> Vec<Alert> {
         let mut suspended = 0;
         let mut changes = Vec::new();
-        for (site, watch) in watches {
+        for (site, Watching { from, watch }) in watches {
             let clock = watch.clock(now_ms, self.config.partition_silence_ms as i64);
+            let clock = clock.filter(|_| self.is_warm(*from, now_ms));
             suspended += u64::from(clock.is_none());
-            for (index, rule) in self.sites[site].rules.iter().enumerate() {
+            for (index, rule) in self.rules(site).iter().enumerate() {
                 let (verdict, clock) = match clock {
                     Some(clock) => (judge(rule, &watch.series(index), clock), clock),
                     None => (Verdict::Unknown, 0),
@@ -162,7 +214,7 @@ impl<T: AlertTable> Evaluator<T> {
     }
 
     fn is_rule(&self, (site, name): &Key) -> bool {
-        self.sites.get(site).is_some_and(|watched| watched.rules.iter().any(|rule| rule.name == *name))
+        self.rules(site).iter().any(|rule| rule.name == *name)
     }
 
     /// Puts changes on the log, if this member still may, and then into the book.
@@ -189,8 +241,8 @@ impl<T: AlertTable> Evaluator<T> {
             match self.courier.progress(&alert) {
                 Progress::UnderWay => {}
                 Progress::Waiting => {
-                    let webhooks = self.sites.get(&alert.site).map(|watched| watched.webhooks.as_slice());
-                    self.courier.dispatch(&alert, webhooks.unwrap_or_default());
+                    let webhooks = self.webhooks(&alert.site).to_vec();
+                    self.courier.dispatch(&alert, webhooks);
                 }
                 Progress::Done => {
                     let Some(record) = book.settled(&alert) else { continue };

@@ -50,8 +50,12 @@ impl Follower {
             .set("queued.max.messages.kbytes", "16384")
             .create_with_context(Membership { duties: send })
             .map_err(made)?;
-        consumer.subscribe(&[topics::LIVE]).map_err(made)?;
         Ok(Self { consumer: Arc::new(consumer), duties })
+    }
+
+    /// From now on this member may be given the duty.
+    pub(crate) fn join(&self) -> Result<(), KafkaError> {
+        self.consumer.subscribe(&[topics::LIVE])
     }
 
     /// Fails when the group has given the duty to another member: whoever was away cannot write. `offset` is only a

@@ -14,7 +14,7 @@ use footfall_schemas::{
 };
 
 /// Follows the matching values of one partition's list.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Growth {
     /// As they were told last.
     held: BTreeMap<String, u64>,

@@ -27,7 +27,8 @@ mod watch;
 
 use std::{sync::Arc, time::Duration};
 
-use footfall_schemas::{connect::KafkaSettings, site::Site};
+use footfall_schemas::{connect::KafkaSettings, directory::Directory};
+use tokio::sync::watch::Receiver;
 
 pub use config::{Alerts, Webhooks};
 pub(crate) use courier::AlertTable;
@@ -35,33 +36,29 @@ pub(crate) use evaluator::Evaluator;
 
 use crate::{config::Config, driver::WallClock, error::Error, status::Status};
 
-/// The evaluator of these sites' rules; `None` when they have no rule.
+/// The evaluator of the sites' rules.
 pub(crate) fn evaluator<T: AlertTable>(
-    sites: Vec<Site>,
+    directory: Receiver<Arc<Directory>>,
     (kafka, member): (&KafkaSettings, &str),
     config: &Config,
     table: Arc<T>,
     status: Arc<Status>,
     wall: WallClock,
-) -> Result<Option<Evaluator<T>>, Error> {
-    if sites.iter().all(|site| site.alerts.is_empty()) {
-        return Ok(None);
-    }
+) -> Result<Evaluator<T>, Error> {
     let webhooks = config.webhooks.clone();
     let reach = address::Reach::new(webhooks.allow.clone());
     let poster = post::Poster::new(reach, post::system_roots(), Duration::from_millis(webhooks.timeout_ms));
     let metrics = metrics::Metrics::new();
-    let sites = sites
-        .into_iter()
-        .map(|site| (site.key, evaluator::Watched { rules: site.alerts, webhooks: site.alert_webhooks }));
-    Ok(Some(Evaluator {
+    let listed = directory.borrow().clone();
+    Ok(Evaluator {
         follower: follower::Follower::new(kafka, config, member)?,
         journal: journal::Journal::new(kafka, member)?,
         courier: courier::Courier::new(table, poster, webhooks, wall.clone(), metrics.clone()),
-        sites: sites.collect(),
+        listed,
+        directory,
         config: config.alerts.clone(),
         status,
         wall,
         metrics,
-    }))
+    })
 }

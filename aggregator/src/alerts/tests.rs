@@ -7,9 +7,10 @@ use std::{
 };
 
 use footfall_schemas::{
-    Dimension, SiteId,
+    Dimension,
     alert::{Alert, AlertRecord},
     connect::KafkaSettings,
+    directory::Directory,
     live::{LiveRecord, LiveState, MinuteCounts, Totals},
     rows::AlertRow,
     secret::SiteSecret,
@@ -25,6 +26,7 @@ use serde_json::json;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::TcpListener,
+    sync::watch,
     task::JoinHandle,
     time::{sleep, timeout},
 };
@@ -173,6 +175,16 @@ impl AlertTable for Rows {
     }
 }
 
+/// A site with a rule.
+fn watched(url: &str) -> Arc<Directory> {
+    let rules = json!([{
+        "name": "404s", "kind": "threshold", "page": "/404", "at_least": 5, "minutes": 2, "cooldown_minutes": 1
+    }]);
+    let webhooks = json!([{ "url": url, "secret": "5a".repeat(32) }]);
+    let site = json!({ "key": "shop", "origins": ["*"], "alerts": rules, "alert_webhooks": webhooks });
+    Arc::new(Directory::declaring([(serde_json::from_value(site.clone()).unwrap(), site)]))
+}
+
 struct Stage {
     _mock: MockCluster<'static, DefaultProducerContext>,
     kafka: KafkaSettings,
@@ -206,18 +218,20 @@ impl Stage {
 
     /// Runs until the token is cancelled.
     fn evaluate(&self, member: &str, url: &str) -> (CancellationToken, JoinHandle<()>) {
-        let rules = json!([{
-            "name": "404s", "kind": "threshold", "page": "/404", "at_least": 5, "minutes": 2, "cooldown_minutes": 1
-        }]);
-        let webhooks = json!([{ "url": url, "secret": "5a".repeat(32) }]);
-        let site = json!({ "key": "shop", "origins": ["*"], "alerts": rules, "alert_webhooks": webhooks });
-        let site: Site = serde_json::from_value(site).unwrap();
+        self.evaluate_as_told(member, watch::channel(watched(url)).1)
+    }
+
+    fn evaluate_as_told(
+        &self,
+        member: &str,
+        directory: watch::Receiver<Arc<Directory>>,
+    ) -> (CancellationToken, JoinHandle<()>) {
         let (kafka, status) = (&self.kafka, Arc::new(Status::default()));
         // The records begin in the minute in which the watch does: all that they tell is counted.
         let wall = Arc::new(|| START * 1_000);
         let made =
-            super::evaluator(vec![site], (kafka, member), &self.config, self.rows.clone(), status, wall);
-        let evaluator: evaluator::Evaluator<Rows> = made.unwrap().expect("there is a rule");
+            super::evaluator(directory, (kafka, member), &self.config, self.rows.clone(), status, wall);
+        let evaluator: evaluator::Evaluator<Rows> = made.unwrap();
         let stop = CancellationToken::new();
         (stop.clone(), tokio::spawn(evaluator.run(stop)))
     }
@@ -456,18 +470,37 @@ async fn who_does_not_answer_is_let_go_and_an_endless_head_is_not_read() {
     poster.post(&url, letter()).await.expect("the body is not waited for");
 }
 
-#[test]
-fn a_site_without_rules_is_not_evaluated() {
-    let site = Site::new(SiteId::try_from("shop").unwrap(), Vec::new());
-    let kafka = KafkaSettings { brokers: "127.0.0.1:1".into(), properties: Default::default() };
-    let (status, wall) = (Arc::new(Status::default()), Arc::new(|| 0));
-    let made = super::evaluator(
-        vec![site],
-        (&kafka, "one"),
-        &Config::default(),
-        Arc::new(Rows::default()),
-        status,
-        wall,
-    );
-    assert!(made.unwrap().is_none());
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rule_that_comes_while_the_evaluator_runs_fires_and_is_resolved_when_it_goes() {
+    let mut stage = Stage::start(&["127.0.0.0/8"]);
+    let receiver = Receiver::start(&[], None).await;
+    let (directory, receives) = watch::channel(Arc::default());
+    let (stop, evaluating) = stage.evaluate_as_told("one", receives);
+    stage.tell(0, 30, 3).await;
+    directory.send_replace(watched(&receiver.url));
+    let opened = stage
+        .telling(35, 5, "the firing", async || {
+            let posted = receiver.posted();
+            posted.first().map(Posted::verified)
+        })
+        .await;
+    assert!(opened.is_open() && opened.rule == "404s", "{opened:?}");
+    directory.send_replace(Arc::default());
+    let resolved = eventually("resolved", async || stage.state(false, true).await).await;
+    assert_eq!(resolved.alert.id, opened.id);
+    assert_eq!(receiver.posted().len(), 1, "nobody is left to be told");
+    stop.cancel();
+    evaluating.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_no_site_has_a_rule_nobody_joins_the_group() {
+    let stage = Stage::start(&[]);
+    let (directory, receives) = watch::channel(Arc::default());
+    let (stop, mut evaluating) = stage.evaluate_as_told("one", receives);
+    let site = Site::new("shop".parse().unwrap(), Vec::new());
+    directory.send_replace(Arc::new(Directory::declaring([(site, serde_json::Value::Null)])));
+    assert!(timeout(Duration::from_millis(300), &mut evaluating).await.is_err(), "it waits for a rule");
+    stop.cancel();
+    evaluating.await.unwrap();
 }

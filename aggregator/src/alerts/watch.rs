@@ -35,6 +35,22 @@ impl Watch {
         Self { since, subjects, partitions: BTreeMap::new() }
     }
 
+    /// Follows these from now on. What is followed already goes on; the rest begins at `since` (log time, ms).
+    pub(crate) fn turn_to(&mut self, subjects: Vec<Subject>, since: i64) {
+        if subjects == self.subjects {
+            return;
+        }
+        for followed in self.partitions.values_mut() {
+            let before = &followed.growths;
+            let growth = |subject| match self.subjects.iter().position(|known| known == subject) {
+                Some(index) => before[index].clone(),
+                None => Growth::new(since),
+            };
+            followed.growths = subjects.iter().map(growth).collect();
+        }
+        self.subjects = subjects;
+    }
+
     /// `now_ms`: a monotonic clock, as below.
     pub(crate) fn take(&mut self, record: LiveRecord, now_ms: i64) {
         let followed = self.partitions.entry(record.partition).or_insert_with(|| Followed {
@@ -173,6 +189,19 @@ mod tests {
         assert_eq!(watch.clock(0, SILENCE_MS), None, "61 s apart");
         watch.take(record(0, 2, 5, 3), 0);
         assert_eq!(watch.clock(0, SILENCE_MS), Some((START + 5) * 1_000));
+    }
+
+    #[test]
+    fn what_is_watched_already_goes_on_when_other_rules_come() {
+        let mut watch = watch();
+        watch.take(record(0, 1, 0, 3), 0);
+        watch.take(record(0, 2, 1, 5), 0);
+        let page = |path: &str| Subject::Page(path.try_into().unwrap());
+        watch.turn_to(vec![page("/other"), page("/404"), Subject::Views], (START + 1) * 1_000);
+        let half_hours = |watch: &Watch| [0, 1, 2].map(|index| watch.series(index).half_hour);
+        assert_eq!(half_hours(&watch), [0, 5, 5]);
+        watch.take(record(0, 3, 2, 7), 0);
+        assert_eq!(half_hours(&watch), [0, 7, 7]);
     }
 
     #[test]

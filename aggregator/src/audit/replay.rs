@@ -7,8 +7,8 @@ use std::{
 
 use footfall_schemas::{
     EventId, SiteId,
+    directory::Directory,
     rows::{Coordinates, DeadLetterRow, EventRow},
-    site::Site,
 };
 
 use super::{
@@ -68,14 +68,14 @@ impl fmt::Debug for Replay {
 
 impl Replay {
     /// `low`: first offset that the log holds. Sessions are those of the sites' settings now.
-    pub fn new(number: i32, low: i64, config: &Config, sites: &[Site]) -> Self {
+    pub fn new(number: i32, low: i64, config: &Config, directory: &Directory) -> Self {
         let limits = config.limits();
         let mut partition = if low == 0 {
             Partition::from_the_beginning(number, limits)
         } else {
             Partition::from_the_unknown(number, limits, low)
         };
-        partition.adopt(&session::gaps_of(sites));
+        partition.adopt(&session::gaps_of(directory));
         Self {
             number,
             partition,

@@ -16,10 +16,7 @@ mod visit;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use footfall_schemas::{
-    SessionId, SiteId,
-    record::EventRef,
-    rows::SessionRow,
-    site::{SESSION_GAP_MINUTES, Site},
+    SessionId, SiteId, directory::Directory, record::EventRef, rows::SessionRow, site::SESSION_GAP_MINUTES,
     time::MINUTE_MS,
 };
 use hashbrown::DefaultHashBuilder;
@@ -43,9 +40,9 @@ pub(crate) type Gaps = BTreeMap<SiteId, i64>;
 /// The gap of a site that names none, ms.
 pub(crate) const DEFAULT_GAP_MS: i64 = SESSION_GAP_MINUTES as i64 * MINUTE_MS;
 
-/// The gaps that these sites name.
-pub(crate) fn gaps_of(sites: &[Site]) -> Gaps {
-    let gaps = sites.iter().map(|site| (site.key.clone(), site.session_gap_ms()));
+/// The gaps that the sites name.
+pub(crate) fn gaps_of(directory: &Directory) -> Gaps {
+    let gaps = directory.sites.iter().map(|(key, listed)| (key.clone(), listed.site.session_gap_ms()));
     gaps.filter(|(_, gap_ms)| *gap_ms != DEFAULT_GAP_MS).collect()
 }
 

@@ -1,6 +1,7 @@
 use footfall_schemas::{
     Dimension, EventId, EventKind, EventRecord, Sequence, StreamId, VisitorId,
     live::{LiveState, MinuteCounts},
+    site::Site,
     time::minute_of,
 };
 use std::collections::BTreeSet;
@@ -321,8 +322,11 @@ fn a_long_list_of_pages_keeps_its_head_and_says_that_it_is_cut() {
 #[test]
 fn a_site_that_says_nothing_has_the_default_gap() {
     let quick = Site { session_gap_minutes: 5, ..Site::new("quick".parse().unwrap(), Vec::new()) };
-    let sites = [Site::new(site(), Vec::new()), quick];
-    assert_eq!(gaps_of(&sites), Gaps::from([("quick".parse().unwrap(), 5 * MINUTE_MS)]));
+    let sites = [Site::new(site(), Vec::new()), quick].map(|site| (site, serde_json::Value::Null));
+    assert_eq!(
+        gaps_of(&Directory::declaring(sites)),
+        Gaps::from([("quick".parse().unwrap(), 5 * MINUTE_MS)])
+    );
 }
 
 /// What may happen between two events; none of it may be seen.

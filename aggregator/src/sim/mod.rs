@@ -15,9 +15,9 @@ use std::{
     time::Duration,
 };
 
-use footfall_schemas::{Dimension, SiteId, live::LiveState, topics};
+use footfall_schemas::{Dimension, SiteId, directory::Directory, live::LiveState, topics};
 use tokio::{
-    sync::Semaphore,
+    sync::{Semaphore, watch},
     task::JoinHandle,
     time::{Instant, sleep},
 };
@@ -70,12 +70,15 @@ struct Member {
     drain: CancellationToken,
     revoked: CancellationToken,
     status: Arc<Status>,
+    /// Changes the settings under it.
+    directory: watch::Sender<Arc<Directory>>,
 }
 
 fn assign(world: &Arc<World>) -> Member {
     let (log, inbox, epoch) = World::assign(world);
     let (drain, revoked) = (CancellationToken::new(), CancellationToken::new());
     let status = Arc::new(Status::default());
+    let (directory, settings) = watch::channel(world.directory());
     status.assigned(PARTITION);
     let driver = Driver {
         keeper: Keeper {
@@ -85,7 +88,7 @@ fn assign(world: &Arc<World>) -> Member {
             status: status.clone(),
             metrics: Metrics::new(&status),
         },
-        gaps: Arc::new(world.gaps()),
+        directory: settings,
         inbox,
         wall: world.wall(),
         epoch,
@@ -93,7 +96,7 @@ fn assign(world: &Arc<World>) -> Member {
         drain: drain.clone(),
         revoked: revoked.clone(),
     };
-    Member { task: tokio::spawn(driver.run()), drain, revoked, status }
+    Member { task: tokio::spawn(driver.run()), drain, revoked, status, directory }
 }
 
 /// How a member ends.
@@ -120,6 +123,11 @@ async fn play(seed: u64, faults: Faults) {
     let mut is_whole = true;
     for _ in 0..rng.below(6) {
         sleep(Duration::from_millis(rng.below(900))).await;
+        if faults.settings && rng.below(2) == 0 {
+            // The owner that runs takes them over, or is gone before it has.
+            member.directory.send_replace(world.directory());
+            sleep(Duration::from_millis(rng.below(300))).await;
+        }
         let ending =
             [Ending::Killed, Ending::Zombie, Ending::Revoked, Ending::Drained][rng.below(4) as usize];
         let mut was_running = false;

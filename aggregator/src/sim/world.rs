@@ -13,11 +13,14 @@ use std::{
 
 use footfall_schemas::{
     EventId, SiteId,
+    directory::Directory,
     live::{LiveRecord, LiveState},
     rollup::Measures,
     rows::{EventRow, RollingRow, SessionRow},
-    time::{MINUTE_MS, minute_of},
+    site::Site,
+    time::minute_of,
 };
+use serde_json::Value;
 use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
     time::{Instant, sleep},
@@ -36,7 +39,6 @@ use crate::{
     partition::{Stored, StoredEvent},
     ports::{Committed, Input, Log, Outlet, RawRecord, Store},
     rows::Rows,
-    session::Gaps,
     snapshot::{Assembly, Chunk, Stored as StoredSnapshot},
 };
 
@@ -253,13 +255,14 @@ impl World {
         self.lock().counts.iter().map(|(cell, (_, measures))| (cell.clone(), *measures)).collect()
     }
 
-    /// The gaps that a new owner comes with.
-    pub(super) fn gaps(&self) -> Gaps {
+    /// The settings that an owner finds.
+    pub(super) fn directory(&self) -> Arc<Directory> {
         if !self.faults.settings {
-            return Gaps::new();
+            return Arc::default();
         }
-        let minutes = 1 + self.lock().rng.below(120) as i64;
-        Gaps::from([(SiteId::try_from("a").unwrap(), minutes * MINUTE_MS)])
+        let session_gap_minutes = 1 + self.lock().rng.below(120) as u16;
+        let site = Site { session_gap_minutes, ..Site::new("a".parse().unwrap(), Vec::new()) };
+        Arc::new(Directory::declaring([(site, Value::Null)]))
     }
 
     /// Newest row of each session, those that were joined to another included.

@@ -2,7 +2,10 @@
 //! for; the addresses only say whether there is anything to see.
 
 use footfall_schemas::{SiteId, site::OriginPattern};
-use http::{HeaderMap, HeaderValue, header::IF_NONE_MATCH};
+use http::{
+    HeaderMap, HeaderValue,
+    header::{CACHE_CONTROL, IF_NONE_MATCH},
+};
 use warp::{Rejection, path::FullPath};
 
 use super::{Answer, Node, Query};
@@ -34,7 +37,9 @@ impl Node {
     /// `/embed/KEY`
     pub(super) fn embedded_page(&self, path: &FullPath, headers: &HeaderMap, query: &Query) -> Answer {
         let Some(site) = self.shown_site(path, headers, query) else { return pages::not_shared() };
-        let mut answer = self.index(headers);
+        // Whole and not kept: with a 304, browsers go by the frame headers that they have.
+        let mut answer = self.index(&HeaderMap::new());
+        answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         let listed = self.accounts.directory().sites.get(&site).cloned();
         if let Some(ancestors) = listed.and_then(|listed| frame_ancestors(&listed.site.embed_origins)) {
             answer.extensions_mut().insert(ancestors);

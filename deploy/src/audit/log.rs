@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -15,8 +16,8 @@ use footfall_aggregator::{
 };
 use footfall_schemas::{
     connect::{ClickHouseSettings, KafkaSettings},
+    directory::Directory,
     rows::EventRow,
-    site::Site,
     time::{MINUTE_MS, minute_of},
 };
 use tokio::time::{Instant, sleep};
@@ -43,7 +44,7 @@ pub(super) struct Node {
     /// Deletes; `None` when nothing is to be repaired.
     pub(super) admin: Option<ClickHouseSettings>,
     pub(super) config: Config,
-    pub(super) sites: Vec<Site>,
+    pub(super) directory: Arc<Directory>,
 }
 
 /// Compares; repairs and compares again when there is an admin to do it.
@@ -130,7 +131,7 @@ impl<'a> Comparison<'a> {
         mut repairs: Option<&mut Repairs>,
     ) -> anyhow::Result<i64> {
         let partition = report.partition;
-        let mut replay = Replay::new(partition, reach.low, &self.node.config, &self.node.sites);
+        let mut replay = Replay::new(partition, reach.low, &self.node.config, &self.node.directory);
         let mut batches = self.log.read(partition, reach.low, reach.written);
         let mut told = Instant::now();
         loop {

@@ -26,7 +26,7 @@ use tokio_rustls::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Ingest, Kafka, PATIENCE, sites};
+use super::{Ingest, Kafka, PATIENCE, directory};
 
 /// A node that can be given new settings.
 pub struct Edge {
@@ -58,7 +58,7 @@ impl Edge {
         let (settings, reload) = watch::channel(config.clone());
         let parts = Parts {
             config,
-            sites: sites(),
+            directory: directory(),
             kafka: kafka.settings(),
             secret: [7; 32],
             node: name.to_owned(),

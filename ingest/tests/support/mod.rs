@@ -10,6 +10,7 @@ use footfall_ingest::{Config, Error, Parts};
 use footfall_schemas::{
     EventId, EventRecord, StreamId,
     connect::KafkaSettings,
+    directory::Directory,
     presence::PresenceReport,
     record::{DeadLetter, parse_lines},
     site::{OriginPattern, Site},
@@ -28,6 +29,7 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
+    sync::watch,
     task::JoinHandle,
     time::{Instant, timeout},
 };
@@ -196,6 +198,12 @@ pub fn sites() -> Vec<Site> {
     vec![shop, blog, closed]
 }
 
+/// Of [`sites`], which stay as they are.
+pub fn directory() -> watch::Receiver<Arc<Directory>> {
+    let sites = sites().into_iter().map(|site| (site, Value::Null));
+    watch::channel(Arc::new(Directory::declaring(sites))).1
+}
+
 impl Ingest {
     pub async fn start(kafka: &Kafka) -> Self {
         Self::start_as("node-1", kafka, Config::default()).await
@@ -212,12 +220,21 @@ impl Ingest {
     }
 
     pub async fn start_on(kafka: KafkaSettings, name: &str, config: Config) -> Self {
+        Self::start_serving(kafka, name, config, directory()).await
+    }
+
+    pub async fn start_serving(
+        kafka: KafkaSettings,
+        name: &str,
+        config: Config,
+        directory: watch::Receiver<Arc<Directory>>,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
         let parts = Parts {
             config,
-            sites: sites(),
+            directory,
             kafka,
             secret: [7; 32],
             node: name.to_owned(),
