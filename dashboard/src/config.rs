@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use footfall_schemas::network::Network;
 use serde::{Deserialize, Serialize};
 
 /// Settings of the dashboard role. Everything has a default.
@@ -13,16 +14,24 @@ pub struct Config {
     pub public_url: Option<String>,
     /// Show `/metrics` to everybody, and not only to programs on this machine.
     pub public_metrics: bool,
+    /// Proxies whose `X-Forwarded-For` is believed: attempts to get in are counted by the address that it tells.
+    pub trusted_proxies: Vec<Network>,
     /// How long a login link can be used, once.
     pub login_link_ms: u64,
     /// How long a login lasts.
     pub session_ms: u64,
-    /// Requests to `/login` per minute and address (/64 for IPv6). Beyond: 429.
+    /// Attempts to get in per minute and address (/64 for IPv6), by link or password. Beyond: 429.
     pub logins_per_minute: u32,
+    /// Passwords tried per minute and user's name, from wherever they come. Beyond: 429.
+    pub passwords_per_minute: u32,
+    /// Passwords hashed at the same time, with 19 MiB each. Beyond: they wait, and 503 when too many do.
+    pub password_concurrency: usize,
     /// Open HTTP connections; viewers' sockets are counted apart. Beyond: not accepted until one closes.
     pub max_connections: usize,
     /// Viewers' sockets. Beyond: 503.
     pub max_viewers: usize,
+    /// Those among them without a login or a key: share links and public sites. Beyond: 503, while others still get in.
+    pub max_public_viewers: usize,
     /// A request's head must have come within this time.
     pub header_timeout_ms: u64,
     /// A request must have been answered within this time. Beyond: 503.
@@ -66,11 +75,15 @@ impl Default for Config {
         Self {
             public_url: None,
             public_metrics: false,
+            trusted_proxies: Vec::new(),
             login_link_ms: 15 * 60 * 1_000,
             session_ms: 30 * 24 * 60 * 60 * 1_000,
             logins_per_minute: 30,
+            passwords_per_minute: 10,
+            password_concurrency: 2,
             max_connections: 2_000,
             max_viewers: 10_000,
+            max_public_viewers: 5_000,
             header_timeout_ms: 10_000,
             request_timeout_ms: 15_000,
             tick_ms: 250,
@@ -110,6 +123,8 @@ impl Config {
             ("login_link_ms", self.login_link_ms),
             ("session_ms", self.session_ms),
             ("logins_per_minute", u64::from(self.logins_per_minute)),
+            ("passwords_per_minute", u64::from(self.passwords_per_minute)),
+            ("password_concurrency", self.password_concurrency as u64),
             ("max_connections", self.max_connections as u64),
             ("max_viewers", self.max_viewers as u64),
             ("header_timeout_ms", self.header_timeout_ms),

@@ -155,7 +155,7 @@ mod tests {
     fn update_of(frame: &ViewerFrame) -> Option<&ViewUpdate> {
         match frame {
             ViewerFrame::Snapshot(update) | ViewerFrame::Delta(update) => Some(update),
-            ViewerFrame::Heartbeat { .. } | ViewerFrame::Error { .. } => None,
+            ViewerFrame::Events { .. } | ViewerFrame::Heartbeat { .. } | ViewerFrame::Error { .. } => None,
         }
     }
 

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{
     HeaderValue, Response, StatusCode,
-    header::{CACHE_CONTROL, CONTENT_TYPE},
+    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
 };
 
 use crate::auth::RefusedLink;
@@ -35,24 +35,30 @@ pub(crate) fn refused_link(refused: RefusedLink) -> Response<Bytes> {
     page(StatusCode::FORBIDDEN, title, &format!("<p>{why}</p>{ANOTHER_LINK}"))
 }
 
-pub(crate) fn not_logged_in() -> Response<Bytes> {
-    page(
-        StatusCode::UNAUTHORIZED,
-        "Please log in",
-        &format!("<p>The dashboard is for people with a login link.</p>{ANOTHER_LINK}"),
-    )
-}
-
 pub(crate) fn logged_out() -> Response<Bytes> {
-    page(StatusCode::OK, "Logged out", ANOTHER_LINK)
+    page(StatusCode::OK, "Logged out", "<p><a href=\"/\">Log in again</a></p>")
 }
 
-pub(crate) fn too_many_logins() -> Response<Bytes> {
-    page(
+pub(crate) fn too_many_logins(retry_after_s: u64) -> Response<Bytes> {
+    let mut response = page(
         StatusCode::TOO_MANY_REQUESTS,
         "Too many attempts",
         "<p>Wait a minute, then open the link again.</p>",
-    )
+    );
+    response.headers_mut().insert(RETRY_AFTER, retry_after_s.into());
+    response
+}
+
+/// A link that cannot be marked as used is not used: another node would take it again.
+pub(crate) fn log_is_away() -> Response<Bytes> {
+    let why = "<p>Footfall cannot write to its log at the moment, so this link cannot be used up. Open it again in a \
+               moment, or log in with a password.</p>";
+    page(StatusCode::SERVICE_UNAVAILABLE, "Not now", why)
+}
+
+pub(crate) fn not_shared() -> Response<Bytes> {
+    let why = "<p>This address shows nothing, or nothing any more: a link may have been revoked or have expired.</p>";
+    page(StatusCode::NOT_FOUND, "Nothing to see here", why)
 }
 
 pub(crate) fn wrong_origin() -> Response<Bytes> {

@@ -2,12 +2,10 @@
 
 use std::sync::{Arc, atomic::AtomicBool};
 
-use bytes::Bytes;
 use footfall_schemas::{
+    SiteId,
     connect::{ClickHouseSettings, KafkaSettings},
     directory::Directory,
-    site::Site,
-    snippet::script_tag,
 };
 use tokio::{
     net::TcpListener,
@@ -16,8 +14,8 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    accounts::Accounts,
     assets::Assets,
-    auth::{Links, Sessions},
     clock::{NodeClock, wall_ms},
     config::{Config, ms},
     directory::Edit,
@@ -26,7 +24,7 @@ use crate::{
     history::History,
     hub::{Feeds, Hub},
     metrics::Metrics,
-    routes::{LoginLimiter, Node},
+    routes::Node,
     server,
     source::Source,
     subscriber::Shared,
@@ -40,6 +38,7 @@ pub type MetricsText = Arc<dyn Fn() -> String + Send + Sync>;
 #[derive(Clone)]
 pub struct Parts {
     pub config: Config,
+    /// Sites, users, keys and links as they stand; at the start, all that lay on its topic.
     pub directory: watch::Receiver<Arc<Directory>>,
     pub edit: Arc<dyn Edit>,
     pub kafka: KafkaSettings,
@@ -69,7 +68,6 @@ impl std::fmt::Debug for Parts {
 /// ClickHouse cannot be reached it goes on and says so; an `Err` is a fault that waiting does not heal.
 pub async fn run(listener: TcpListener, parts: Parts, shutdown: CancellationToken) -> Result<(), Error> {
     parts.config.validate()?;
-
     let config = &parts.config;
     let metrics = Metrics::new();
     let clock = NodeClock::start();
@@ -79,9 +77,8 @@ pub async fn run(listener: TcpListener, parts: Parts, shutdown: CancellationToke
     // Boot time orders nodes and restarts, the random bits tell apart what booted together; JavaScript holds 53 bits.
     let epoch = wall_ms() as u64 * 1_024 + u64::from(rand::random::<u16>() % 1_024);
     let kept = Kept { frames: config.kept_changes, bytes: config.kept_bytes };
-    let feed = |site: &Site| (site.key.clone(), Arc::new(Feed::new(site.key.clone(), epoch, kept)));
-    let directory = parts.directory.borrow().clone();
-    let feeds: Feeds = directory.sites.values().map(|listed| feed(&listed.site)).collect();
+    let feed = |site: &SiteId| (site.clone(), Arc::new(Feed::new(site.clone(), epoch, kept)));
+    let feeds: Feeds = parts.directory.borrow().sites.keys().map(feed).collect();
     let limits = Limits {
         partition_silence_ms: config.partition_silence_ms as i64,
         presence_silence_ms: config.presence_silence_ms as i64,
@@ -91,22 +88,17 @@ pub async fn run(listener: TcpListener, parts: Parts, shutdown: CancellationToke
     let caught_up = Arc::new(AtomicBool::new(false));
 
     let node = Arc::new(Node {
-        links: Links::new(&parts.secret, config.login_link_ms, wall_ms()),
-        logins: LoginLimiter::new(config.logins_per_minute),
+        accounts: Accounts::new(parts.directory.clone(), parts.edit.clone(), &parts.secret, config),
         history: History::new(&parts.clickhouse, config),
         assets: Assets::embedded(),
-        sites: sites_body(&parts, &directory),
+        ingest_url: parts.ingest_url.trim_end_matches('/').to_owned(),
+        demo_url: parts.demo_url.clone(),
         metrics_text: parts.metrics_text.clone(),
         caught_up: caught_up.clone(),
         viewers: Arc::new(Semaphore::new(config.max_viewers)),
+        public_viewers: Arc::new(Semaphore::new(config.max_public_viewers)),
         tasks: TaskTracker::new(),
-        shared: Arc::new(Shared {
-            feeds,
-            sessions: Sessions::new(&parts.secret, config.session_ms),
-            config: config.clone(),
-            metrics,
-            shutdown: stop.clone(),
-        }),
+        shared: Arc::new(Shared { feeds, config: config.clone(), metrics, shutdown: stop.clone() }),
     });
 
     let merging = tokio::spawn({
@@ -131,22 +123,4 @@ pub async fn run(listener: TcpListener, parts: Parts, shutdown: CancellationToke
     };
     let (merged, served) = tokio::join!(merged, served);
     merged.and(served)
-}
-
-/// Body of `/api/sites`: what can be watched and how to install the tracker.
-fn sites_body(parts: &Parts, directory: &Directory) -> Bytes {
-    let ingest = parts.ingest_url.trim_end_matches('/');
-    let site = |site: &Site| {
-        let key = site.key.as_str();
-        let demo = parts.demo_url.as_ref().filter(|_| key == "demo");
-        serde_json::json!({
-            "key": key,
-            "name": if site.name.is_empty() { key } else { &site.name },
-            "origins": site.origins,
-            "snippet": script_tag(ingest, key),
-            "demo": demo,
-        })
-    };
-    let sites: Vec<_> = directory.sites.values().map(|listed| site(&listed.site)).collect();
-    serde_json::json!({ "sites": sites, "ingest": ingest }).to_string().into()
 }

@@ -3,6 +3,7 @@
 use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use footfall_schemas::network::client_address;
 use http::{
     HeaderMap, HeaderValue, Request, StatusCode,
     header::{
@@ -27,7 +28,7 @@ use crate::{
     config::ms,
     error::Error,
     pages,
-    routes::{Node, Peer, routes},
+    routes::{FrameAncestors, Node, Peer, routes},
 };
 
 const MAX_HEAD_BYTES: usize = 16 * 1024;
@@ -107,12 +108,14 @@ async fn connection(
 ) {
     // Frames are small and must not wait for each other; a socket that refuses the option is gone anyway.
     let _ = stream.set_nodelay(true);
-    let config = &node.shared.config;
+    let config = node.shared.config.clone();
     let (header_timeout, request_timeout) = (ms(config.header_timeout_ms), ms(config.request_timeout_ms));
     let service = TowerToHyperService::new(warp::service(routes));
     let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(Peer(peer.ip()));
-        let policy = security_policy(request.headers());
+        let lines = request.headers().get_all("x-forwarded-for").iter().map(HeaderValue::as_bytes);
+        let client = client_address(peer.ip(), lines, &config.trusted_proxies);
+        request.extensions_mut().insert(Peer(client));
+        let sockets = socket_sources(request.headers());
         let answer = service.call(request);
         async move {
             let mut response = match timeout(request_timeout, answer).await {
@@ -123,7 +126,8 @@ async fn connection(
                     pages::typed(StatusCode::SERVICE_UNAVAILABLE, "text/plain", late).into_response()
                 }
             };
-            secure(response.headers_mut(), policy);
+            let ancestors = response.extensions_mut().remove::<FrameAncestors>();
+            secure(response.headers_mut(), &sockets, ancestors.as_ref());
             Ok::<_, Infallible>(response)
         }
     });
@@ -148,25 +152,32 @@ async fn connection(
     }
 }
 
-fn security_policy(request: &HeaderMap) -> HeaderValue {
+/// Some browsers do not take 'self' for sockets.
+fn socket_sources(request: &HeaderMap) -> String {
     let host = request.get(HOST).and_then(|host| host.to_str().ok());
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b':' | b'[' | b']');
-    // Some browsers do not take 'self' for sockets.
-    let sockets = match host.filter(|host| host.bytes().all(plain)) {
+    match host.filter(|host| host.bytes().all(plain)) {
         Some(host) => format!(" ws://{host} wss://{host}"),
         None => String::new(),
+    }
+}
+
+fn secure(headers: &mut HeaderMap, sockets: &str, ancestors: Option<&FrameAncestors>) {
+    let framed_by = match ancestors {
+        Some(FrameAncestors(origins)) => origins.to_str().expect("origins are ASCII"),
+        None => "'none'",
     };
     let policy = format!(
         "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'{sockets}; \
-         object-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
+         object-src 'none'; frame-ancestors {framed_by}; base-uri 'none'; form-action 'self'"
     );
-    HeaderValue::from_str(&policy).expect("checked above")
-}
-
-fn secure(headers: &mut HeaderMap, policy: HeaderValue) {
+    let policy = HeaderValue::from_str(&policy).expect("hosts and origins are plain");
     headers.insert(CONTENT_SECURITY_POLICY, policy);
+    // It knows all or nothing.
+    if ancestors.is_none() {
+        headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    }
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
     // The login link carries its token in the query; a form still tells its origin to ourselves.
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
     let features = "camera=(), microphone=(), geolocation=(), payment=(), usb=(), browsing-topics=()";

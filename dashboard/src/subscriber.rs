@@ -3,8 +3,9 @@
 use std::{future::pending, num::NonZeroU32, sync::Arc, time::Duration};
 
 use footfall_schemas::{
+    SiteId,
     refusal::close,
-    viewer::{Position, ViewerError, ViewerFrame, ViewerRequest},
+    viewer::{Filter, Position, ViewerError, ViewerFrame, ViewerRequest},
 };
 use futures_util::{SinkExt, StreamExt};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
@@ -21,7 +22,7 @@ use tokio_tungstenite::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    auth::{Session, Sessions},
+    auth::Access,
     clock::wall_ms,
     config::{Config, ms},
     feed::{Feed, Pending, encode},
@@ -38,7 +39,6 @@ const CLOSING: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) feeds: Feeds,
-    pub(crate) sessions: Sessions,
     pub(crate) config: Config,
     pub(crate) metrics: Metrics,
     pub(crate) shutdown: CancellationToken,
@@ -54,7 +54,7 @@ enum End {
 
 pub(crate) struct Subscriber {
     socket: WebSocketStream<TcpStream>,
-    session: Session,
+    access: Access,
     shared: Arc<Shared>,
     requests: DefaultDirectRateLimiter,
     subscription: Option<Subscription>,
@@ -62,15 +62,17 @@ pub(crate) struct Subscriber {
 }
 
 struct Subscription {
+    site: SiteId,
+    filter: Filter,
     feed: Arc<Feed>,
     moved: watch::Receiver<u64>,
     position: Option<Position>,
 }
 
 impl Subscriber {
-    pub(crate) fn new(socket: WebSocketStream<TcpStream>, session: Session, shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(socket: WebSocketStream<TcpStream>, access: Access, shared: Arc<Shared>) -> Self {
         let requests = RateLimiter::direct(Quota::per_second(REQUESTS_PER_SECOND));
-        Self { socket, session, shared, requests, subscription: None, sent_at: Instant::now() }
+        Self { socket, access, shared, requests, subscription: None, sent_at: Instant::now() }
     }
 
     /// Serves the socket until either side ends it.
@@ -91,8 +93,8 @@ impl Subscriber {
         let started = Instant::now();
         let mut heard_at = started;
         let mut pinged_at = started;
-        let expires = started + ms((self.session.expires_at - wall_ms()).clamp(0, 1 << 40) as u64);
-        let mut revocations = shared.sessions.revocations();
+        let ends_in = |at: i64| ms((at - wall_ms()).clamp(0, 1 << 40) as u64);
+        let ends = self.access.expires_at().map(|at| started + ends_in(at));
         loop {
             let deadline = match self.subscription {
                 // Silence is broken by a ping halfway, so that a live peer answers in time.
@@ -118,14 +120,25 @@ impl Subscriber {
                     pinged_at = Instant::now();
                     self.send(Message::Ping(Bytes::new()), "ping").await?;
                 }
-                () = sleep_until(expires) => return Err(End::Code(close::POLICY, "the login has expired")),
-                Ok(()) = revocations.changed() => {
-                    if shared.sessions.is_revoked(self.session) {
-                        return Err(End::Code(close::POLICY, "logged out"));
-                    }
+                () = sleep_until(ends.unwrap_or(started)), if ends.is_some() => {
+                    return Err(End::Code(close::POLICY, "the login or link has expired"));
                 }
+                () = self.access.changed() => self.still_allowed()?,
                 () = shared.shutdown.cancelled() => return Err(End::Code(close::RESTART, "the node stops")),
             }
+        }
+    }
+
+    /// After a change of the directory, or a logout.
+    fn still_allowed(&self) -> Result<(), End> {
+        if !self.access.stands() {
+            return Err(End::Code(close::POLICY, "logged out"));
+        }
+        match &self.subscription {
+            Some(watched) if !self.access.may_watch(&watched.site, &watched.filter) => {
+                Err(End::Code(close::POLICY, "not allowed any more"))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -153,20 +166,24 @@ impl Subscriber {
 
     async fn request(&mut self, text: &str) -> Result<(), End> {
         self.allow()?;
-        let (site, resume) = match serde_json::from_str(text) {
-            Ok(ViewerRequest::Subscribe { site, resume, .. }) => (site, resume),
+        let (site, filter, resume) = match serde_json::from_str(text) {
+            Ok(ViewerRequest::Subscribe { site, filter, resume }) => (site, filter, resume),
             Ok(ViewerRequest::Feed { .. }) => return Ok(()),
             Err(error) => {
                 let detail = format!("the request cannot be read: {error}");
                 return self.refuse(ViewerError::Malformed, detail).await;
             }
         };
+        if !self.access.may_watch(&site, &filter) {
+            let detail = format!("site: you may not watch \"{site}\" with this filter");
+            return self.refuse(ViewerError::NotAllowed, detail).await;
+        }
         let Some(feed) = self.shared.feeds.get(&site).cloned() else {
             let detail = format!("site: no site \"{site}\" is configured here");
             return self.refuse(ViewerError::UnknownSite, detail).await;
         };
         let (moved, kept) = (feed.watch(), feed.kept_frames());
-        self.subscription = Some(Subscription { feed, moved, position: resume });
+        self.subscription = Some(Subscription { site, filter, feed, moved, position: resume });
         // A page that comes back may be as far behind as changes are kept.
         if !self.deliver(kept).await? {
             self.beat().await?;

@@ -58,6 +58,17 @@ impl Filter {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+
+    /// Whether this shows nothing that `wider` does not: all that `wider` gives is given, and is the same.
+    pub fn is_within(&self, wider: &Self) -> bool {
+        self.values().into_iter().zip(wider.values()).all(|(own, wider)| wider.is_none() || own == wider)
+    }
+
+    /// Of every field, in one order.
+    pub fn values(&self) -> [Option<&str>; 9] {
+        let Self { page, referrer, channel, campaign, country, browser, system, device, goal } = self;
+        [page, referrer, channel, campaign, country, browser, system, device, goal].map(Option::as_deref)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -182,4 +193,26 @@ pub struct SiteLedger {
     pub refused: BTreeMap<RejectReason, u64>,
     pub retried: u64,
     pub evicted: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[rstest]
+    #[case::all_of_all(json!({}), json!({}), true)]
+    #[case::part_of_all(json!({"page": "/a"}), json!({}), true)]
+    #[case::all_of_a_part(json!({}), json!({"page": "/a"}), false)]
+    #[case::the_same(json!({"page": "/a"}), json!({"page": "/a"}), true)]
+    #[case::another(json!({"page": "/b"}), json!({"page": "/a"}), false)]
+    #[case::of_another_field(json!({"referrer": "/a"}), json!({"page": "/a"}), false)]
+    #[case::narrower(json!({"page": "/a", "goal": "g"}), json!({"page": "/a"}), true)]
+    #[case::one_of_two(json!({"page": "/a"}), json!({"page": "/a", "goal": "g"}), false)]
+    fn a_filter_is_within_a_wider_one(#[case] own: Value, #[case] wider: Value, #[case] within: bool) {
+        let read = |filter| serde_json::from_value::<Filter>(filter).unwrap();
+        assert_eq!(read(own).is_within(&read(wider)), within);
+    }
 }

@@ -3,9 +3,13 @@
 // The lint knows test functions only, not what they call.
 #![allow(clippy::unwrap_used)]
 
+mod access;
+mod accounts;
+mod askers;
 mod history;
 mod live;
 mod login;
+mod shared;
 mod slow;
 mod sockets;
 mod stage;

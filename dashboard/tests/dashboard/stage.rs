@@ -4,14 +4,17 @@ use std::{
     collections::BTreeMap,
     future::Future,
     net::SocketAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use footfall_dashboard::{
     Config, Error, Parts,
     directory::{Edit, EditError, Writing},
-    login_url, run,
+    login_url, run, set_up_url,
 };
 use footfall_schemas::{
     Dimension, SiteId,
@@ -19,7 +22,6 @@ use footfall_schemas::{
     directory::Directory,
     live::{LiveRecord, LiveState, Totals},
     presence::PresenceReport,
-    site::Site,
     topics,
     viewer::{Filter, Freshness, Online, Position, SUBPROTOCOL, ViewerFrame, ViewerRequest},
 };
@@ -36,7 +38,7 @@ use rdkafka::{
     mocking::MockCluster,
     producer::{DefaultProducerContext, FutureProducer, FutureRecord},
 };
-use serde_json::Value;
+use serde_json::json;
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
     sync::watch,
@@ -52,7 +54,53 @@ use tokio_util::sync::CancellationToken;
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 const SECRET: [u8; 32] = [9; 32];
 
+/// A directory that lies in memory, of one node or of several.
+pub(crate) struct Memory {
+    shown: watch::Sender<Arc<Directory>>,
+    /// As if the log were away.
+    pub(crate) refuses: AtomicBool,
+}
+
+impl Memory {
+    /// With the sites `demo` and `shop`.
+    pub(crate) fn new() -> Arc<Self> {
+        let memory = Arc::new(Self { shown: watch::Sender::default(), refuses: AtomicBool::new(false) });
+        for key in ["demo", "shop"] {
+            memory.set(&format!("site/{key}"), Some(json!({"key": key, "origins": ["*"]})));
+        }
+        memory
+    }
+
+    pub(crate) fn directory(&self) -> Arc<Directory> {
+        self.shown.borrow().clone()
+    }
+
+    pub(crate) fn replace(&self, directory: Directory) {
+        self.shown.send_replace(Arc::new(directory));
+    }
+
+    pub(crate) fn set(&self, key: &str, value: Option<serde_json::Value>) {
+        let mut directory = Directory::clone(&self.directory());
+        let value = value.map(|value| value.to_string());
+        directory.apply(key, value.as_ref().map(String::as_bytes)).unwrap();
+        self.replace(directory);
+    }
+}
+
+impl Edit for Memory {
+    fn write(&self, key: String, value: Option<serde_json::Value>) -> Writing<'_> {
+        Box::pin(async move {
+            if self.refuses.load(Ordering::SeqCst) {
+                return Err(EditError("broker-7 is away".into()));
+            }
+            self.set(&key, value);
+            Ok(())
+        })
+    }
+}
+
 pub(crate) struct Stage {
+    pub(crate) directory: Arc<Memory>,
     pub(crate) address: SocketAddr,
     pub(crate) shutdown: CancellationToken,
     running: JoinHandle<Result<(), Error>>,
@@ -63,7 +111,14 @@ pub(crate) struct Stage {
 
 /// Timers scaled down.
 pub(crate) fn quick() -> Config {
-    Config { tick_ms: 10, logins_per_minute: 1_000, lookback_ms: 0, ..Config::default() }
+    let attempts = 1_000;
+    Config {
+        tick_ms: 10,
+        logins_per_minute: attempts,
+        passwords_per_minute: attempts,
+        lookback_ms: 0,
+        ..Config::default()
+    }
 }
 
 /// Nobody listens there.
@@ -76,12 +131,31 @@ impl Stage {
 
     pub(crate) async fn with_clickhouse(config: Config, url: &str) -> Self {
         let stage = Self::start(config, url, None).await;
-        until(async || stage.get("/readyz", None).await.status == StatusCode::OK).await;
-        stage
+        stage.ready().await
+    }
+
+    /// A node on a directory that others may share.
+    pub(crate) async fn on(directory: Arc<Memory>, config: Config) -> Self {
+        let stage = Self::start_on(directory, config, &format!("http://{NOWHERE}"), None).await;
+        stage.ready().await
+    }
+
+    async fn ready(self) -> Self {
+        until(async || self.get("/readyz", None).await.status == StatusCode::OK).await;
+        self
     }
 
     /// `brokers`: others than the mock cluster's.
     pub(crate) async fn start(config: Config, clickhouse: &str, brokers: Option<&str>) -> Self {
+        Self::start_on(Memory::new(), config, clickhouse, brokers).await
+    }
+
+    async fn start_on(
+        directory: Arc<Memory>,
+        config: Config,
+        clickhouse: &str,
+        brokers: Option<&str>,
+    ) -> Self {
         let cluster = MockCluster::new(1).unwrap();
         cluster.create_topic(topics::LIVE, 2, 1).unwrap();
         cluster.create_topic(topics::PRESENCE, 1, 1).unwrap();
@@ -96,11 +170,10 @@ impl Stage {
         let brokers = brokers.map_or_else(|| cluster.bootstrap_servers(), str::to_owned);
         // The mock does not wake a waiting fetch when a record comes.
         let properties = BTreeMap::from([("fetch.wait.max.ms".to_owned(), "5".to_owned())]);
-        let directory = Directory::declaring(["demo", "shop"].map(configured));
         let parts = Parts {
             config,
-            directory: watch::channel(Arc::new(directory)).1,
-            edit: Arc::new(Unwritable),
+            directory: directory.shown.subscribe(),
+            edit: directory.clone(),
             kafka: KafkaSettings { brokers, properties },
             clickhouse: ClickHouseSettings {
                 url: clickhouse.into(),
@@ -114,7 +187,7 @@ impl Stage {
             demo_url: Some("http://127.0.0.1:8080/demo/".into()),
         };
         let running = tokio::spawn(run(listener, parts, shutdown.clone()));
-        Self { address, shutdown, running, producer, _cluster: cluster }
+        Self { directory, address, shutdown, running, producer, _cluster: cluster }
     }
 
     pub(crate) async fn stop(self) -> Result<(), Error> {
@@ -129,6 +202,11 @@ impl Stage {
     /// A link's path and query.
     pub(crate) fn link(&self) -> String {
         login_url(&SECRET, "", now_ms())
+    }
+
+    /// The token of a new set-up link.
+    pub(crate) fn set_up_token(&self) -> String {
+        set_up_url(&SECRET, "", now_ms()).strip_prefix("/#/set-up/").unwrap().to_owned()
     }
 
     pub(crate) async fn get(&self, path: &str, cookie: Option<&str>) -> Answer {
@@ -191,8 +269,15 @@ impl Stage {
         self.viewer_on(socket.connect(self.address).await.unwrap(), cookie).await
     }
 
+    /// A viewer that comes with these headers and this query, such as `?share=…`.
+    pub(crate) async fn viewer_with(&self, query: &str, headers: &[(&'static str, &str)]) -> Viewer {
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let (socket, _) = client_async(self.upgrade(query, headers), stream).await.unwrap();
+        Viewer { socket, page: Page::default() }
+    }
+
     async fn viewer_on(&self, stream: TcpStream, cookie: &str) -> Viewer {
-        let request = self.upgrade(&[("origin", &self.origin()), ("cookie", cookie)]);
+        let request = self.upgrade("", &[("origin", &self.origin()), ("cookie", cookie)]);
         let (socket, response) = client_async(request, stream).await.unwrap();
         assert_eq!(response.headers()["sec-websocket-protocol"], SUBPROTOCOL);
         Viewer { socket, page: Page::default() }
@@ -201,7 +286,7 @@ impl Stage {
     /// The status with which an upgrade with these headers is refused.
     pub(crate) async fn refused_upgrade(&self, headers: &[(&'static str, &str)]) -> StatusCode {
         let stream = TcpStream::connect(self.address).await.unwrap();
-        match client_async(self.upgrade(headers), stream).await {
+        match client_async(self.upgrade("", headers), stream).await {
             Err(WsError::Http(response)) => response.status(),
             other => panic!("not refused: {other:?}"),
         }
@@ -210,15 +295,15 @@ impl Stage {
     /// A viewer, unless there is no place for one.
     pub(crate) async fn try_viewer(&self, headers: &[(&'static str, &str)]) -> Option<Viewer> {
         let stream = TcpStream::connect(self.address).await.unwrap();
-        match client_async(self.upgrade(headers), stream).await {
+        match client_async(self.upgrade("", headers), stream).await {
             Ok((socket, _)) => Some(Viewer { socket, page: Page::default() }),
             Err(WsError::Http(response)) if response.status() == StatusCode::SERVICE_UNAVAILABLE => None,
             Err(other) => panic!("{other}"),
         }
     }
 
-    fn upgrade(&self, headers: &[(&'static str, &str)]) -> Request<()> {
-        let mut request = format!("ws://{}/live", self.address).into_client_request().unwrap();
+    fn upgrade(&self, query: &str, headers: &[(&'static str, &str)]) -> Request<()> {
+        let mut request = format!("ws://{}/live{query}", self.address).into_client_request().unwrap();
         request.headers_mut().insert("sec-websocket-protocol", SUBPROTOCOL.parse().unwrap());
         for (name, value) in headers {
             request.headers_mut().insert(*name, value.parse().unwrap());
@@ -289,7 +374,7 @@ impl Page {
                 self.heartbeats += 1;
                 return;
             }
-            ViewerFrame::Error { .. } => panic!("{frame:?}"),
+            ViewerFrame::Events { .. } | ViewerFrame::Error { .. } => panic!("{frame:?}"),
         };
         self.position = Some(update.position);
         self.live.apply(&update.live);
@@ -313,11 +398,11 @@ pub(crate) struct Viewer {
 
 impl Viewer {
     pub(crate) async fn subscribe(&mut self, site: &str, resume: Option<Position>) {
-        let request = ViewerRequest::Subscribe {
-            site: SiteId::try_from(site).unwrap(),
-            filter: Filter::default(),
-            resume,
-        };
+        self.subscribe_to(site, Filter::default(), resume).await;
+    }
+
+    pub(crate) async fn subscribe_to(&mut self, site: &str, filter: Filter, resume: Option<Position>) {
+        let request = ViewerRequest::Subscribe { site: SiteId::try_from(site).unwrap(), filter, resume };
         self.say(&serde_json::to_string(&request).unwrap()).await;
     }
 
@@ -381,21 +466,6 @@ pub(crate) async fn within_deadline<T>(body: impl Future<Output = T>) -> T {
 
 pub(crate) fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64
-}
-
-fn configured(key: &str) -> (Site, Value) {
-    let site = Site::new(SiteId::try_from(key).unwrap(), vec!["*".try_into().unwrap()]);
-    let written = serde_json::to_value(&site).unwrap();
-    (site, written)
-}
-
-/// A directory that nobody can change.
-struct Unwritable;
-
-impl Edit for Unwritable {
-    fn write(&self, _: String, _: Option<Value>) -> Writing<'_> {
-        Box::pin(async { Err(EditError("nobody can".into())) })
-    }
 }
 
 /// A record with everything a partition has to tell of `demo`.
