@@ -9,8 +9,6 @@ use crate::config::InvalidConfig;
 pub enum Error {
     #[error(transparent)]
     Config(#[from] InvalidConfig),
-    #[error("two [[sites]] have the key {0:?}: give each its own")]
-    DoubledSite(String),
     #[error("[kafka]: the consumer of the live topics cannot be made: {0}")]
     Consumer(#[source] KafkaError),
     #[error("the dashboard's listener failed: {0}")]

@@ -10,7 +10,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use footfall_schemas::SiteId;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use http::{
     HeaderMap, HeaderValue, Response, StatusCode,
@@ -18,21 +17,22 @@ use http::{
 };
 use hyper::upgrade::OnUpgrade;
 use serde::Deserialize;
-use tokio::sync::Semaphore;
-use tokio_util::task::TaskTracker;
-use tracing::warn;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use warp::{Filter, Rejection, Reply, filters::BoxedFilter};
 
 use crate::{
+    answers,
+    archive::Archive,
     assets::Assets,
     auth::{Links, Session},
     clock::wall_ms,
     config::Config,
-    history::{History, MAX_HOURS},
     metrics::Metrics,
     pages,
     run::MetricsText,
-    subscriber::{Shared, Subscriber},
+    subscriber::Subscriber,
+    subscription::Shared,
     upgrade::{self, NoUpgrade},
 };
 
@@ -40,21 +40,25 @@ const MAX_FORM_BYTES: u64 = 4 * 1024;
 /// Addresses remembered by the login limiter before those that are calm again are forgotten.
 const MAX_ADDRESSES: usize = 10_000;
 
-type Answer = Response<Bytes>;
+pub(crate) type Answer = Response<Bytes>;
 
 /// Address of whoever connected; put into every request's extensions.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Peer(pub(crate) IpAddr);
+
+/// Ends the connection that a request came on; put into every request's extensions.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Cut(pub(crate) CancellationToken);
 
 /// What the routes need.
 pub(crate) struct Node {
     pub(crate) shared: Arc<Shared>,
     pub(crate) links: Links,
     pub(crate) logins: LoginLimiter,
-    pub(crate) history: History,
+    pub(crate) archive: Archive,
     pub(crate) assets: Assets,
-    /// Body of `/api/sites`.
-    pub(crate) sites: Bytes,
+    /// Body of `/api/sites`, as it is now.
+    pub(crate) sites: Box<dyn Fn() -> Bytes + Send + Sync>,
     pub(crate) metrics_text: MetricsText,
     pub(crate) caught_up: Arc<AtomicBool>,
     /// One permit a viewer's socket.
@@ -66,13 +70,6 @@ pub(crate) struct Node {
 struct LoginForm {
     #[serde(default)]
     token: String,
-}
-
-#[derive(Deserialize)]
-struct HistoryQuery {
-    site: String,
-    #[serde(default)]
-    hours: Option<u32>,
 }
 
 /// Everything this listener answers.
@@ -112,13 +109,9 @@ pub(crate) fn routes(node: &Arc<Node>) -> BoxedFilter<(warp::reply::Response,)> 
         .and(headers())
         .map(|node: Arc<Node>, headers| node.session_answer(&headers))
         .or(get("/api/sites").and(headers()).map(|node: Arc<Node>, headers| match node.session(&headers) {
-            Some(_) => json(StatusCode::OK, node.sites.clone()),
+            Some(_) => json(StatusCode::OK, (node.sites)()),
             None => not_logged_in(),
         }))
-        .unify()
-        .or(get("/api/history").and(headers()).and(warp::query::<HistoryQuery>()).then(
-            |node: Arc<Node>, headers, query| async move { node.history_answer(&headers, &query).await },
-        ))
         .unify();
     let live = get("/live")
         .and(headers())
@@ -134,14 +127,15 @@ pub(crate) fn routes(node: &Arc<Node>) -> BoxedFilter<(warp::reply::Response,)> 
     );
 
     let all = probes.or(login).unify().or(api).unify().or(live).unify().or(page).unify();
-    let all = all.or(plain_css).unify().or(assets).unify();
+    let all = all.or(plain_css).unify().or(assets).unify().map(Reply::into_response);
+    let all = answers::routes(node).or(all).unify();
     all.recover(|rejection| async move { Ok::<_, Rejection>(refusal(&rejection)) })
         .map(Reply::into_response)
         .boxed()
 }
 
 /// The path as it stands, without variants.
-fn exactly(path: &'static str) -> impl Filter<Extract = (), Error = Rejection> + Clone {
+pub(crate) fn exactly(path: &'static str) -> impl Filter<Extract = (), Error = Rejection> + Clone {
     warp::path::full()
         .and_then(move |full: warp::path::FullPath| async move {
             if full.as_str() == path { Ok(()) } else { Err(warp::reject()) }
@@ -238,7 +232,7 @@ impl Node {
         response
     }
 
-    fn session(&self, headers: &HeaderMap) -> Option<Session> {
+    pub(crate) fn session(&self, headers: &HeaderMap) -> Option<Session> {
         let name = cookie_name(&self.shared.config);
         let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
         let mut values = cookies
@@ -252,37 +246,6 @@ impl Node {
         let Some(session) = self.session(headers) else { return not_logged_in() };
         let body = serde_json::json!({ "expires_at": session.expires_at, "now": wall_ms() });
         json(StatusCode::OK, body.to_string())
-    }
-
-    async fn history_answer(&self, headers: &HeaderMap, query: &HistoryQuery) -> Answer {
-        if self.session(headers).is_none() {
-            return not_logged_in();
-        }
-        let site = SiteId::try_from(query.site.as_str()).ok();
-        let Some(site) = site.filter(|site| self.shared.feeds.contains_key(site)) else {
-            return error(StatusCode::NOT_FOUND, "unknown_site", "site: no such site is configured here");
-        };
-        let hours = query.hours.unwrap_or(MAX_HOURS);
-        if !(1..=MAX_HOURS).contains(&hours) {
-            return error(StatusCode::BAD_REQUEST, "bad_hours", "hours: from 1 to 24");
-        }
-        let counted = |outcome| Metrics::count(&self.shared.metrics.history, "footfall.outcome", outcome);
-        match self.history.read(&site, hours, wall_ms()).await {
-            Ok(body) => {
-                counted("ok");
-                json(StatusCode::OK, body)
-            }
-            Err(failed) => {
-                counted(failed.as_str());
-                warn!(%site, error = %failed, "the history cannot be read");
-                // What ClickHouse says may name hosts and users: that is for the log.
-                error(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    failed.as_str(),
-                    "ClickHouse cannot be asked at the moment",
-                )
-            }
-        }
     }
 
     /// `/live`: to a socket, for who is logged in and comes from the dashboard's own page.
@@ -311,21 +274,21 @@ impl Node {
             }
         };
         let (accepted, upgrade) = accepted;
-        let busy = self.shared.shutdown.is_cancelled();
-        let Some(permit) = self.viewers.clone().try_acquire_owned().ok().filter(|_| !busy) else {
-            let mut response =
-                error(StatusCode::SERVICE_UNAVAILABLE, "busy", "too many viewers here: try later");
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
-            return response;
-        };
+        let Some(place) = self.place() else { return no_place() };
         let shared = self.shared.clone();
         self.tasks.spawn(async move {
             if let Some(socket) = upgrade::take_over(upgrade).await {
                 Subscriber::new(socket, session, shared).run().await;
             }
-            drop(permit);
+            drop(place);
         });
         accepted
+    }
+
+    /// For one viewer more.
+    pub(crate) fn place(&self) -> Option<OwnedSemaphorePermit> {
+        let stops = self.shared.shutdown.is_cancelled();
+        self.viewers.clone().try_acquire_owned().ok().filter(|_| !stops)
     }
 
     fn index(&self, headers: &HeaderMap) -> Answer {
@@ -372,7 +335,7 @@ fn is_this_machine(peer: Option<Peer>, headers: &HeaderMap) -> bool {
 }
 
 /// `Origin` is exactly the dashboard's own: the one configured, or the address that was asked.
-fn is_own_origin(headers: &HeaderMap, config: &Config) -> bool {
+pub(crate) fn is_own_origin(headers: &HeaderMap, config: &Config) -> bool {
     let mut origins = headers.get_all(ORIGIN).iter();
     let (Some(origin), None) = (origins.next().and_then(|origin| origin.to_str().ok()), origins.next())
     else {
@@ -403,15 +366,21 @@ fn set_cookie(config: &Config, value: &str, max_age_s: i64) -> HeaderValue {
     HeaderValue::from_str(&cookie).expect("base64url and digits")
 }
 
-fn not_logged_in() -> Answer {
+pub(crate) fn no_place() -> Answer {
+    let mut response = error(StatusCode::SERVICE_UNAVAILABLE, "busy", "too many viewers here: try later");
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
+    response
+}
+
+pub(crate) fn not_logged_in() -> Answer {
     error(StatusCode::UNAUTHORIZED, "not_logged_in", "open a link that `footfall login` prints")
 }
 
-fn error(status: StatusCode, reason: &str, detail: &str) -> Answer {
+pub(crate) fn error(status: StatusCode, reason: &str, detail: &str) -> Answer {
     json(status, serde_json::json!({ "error": reason, "detail": detail }).to_string())
 }
 
-fn json(status: StatusCode, body: impl Into<Bytes>) -> Answer {
+pub(crate) fn json(status: StatusCode, body: impl Into<Bytes>) -> Answer {
     pages::typed(status, "application/json", body)
 }
 

@@ -1,33 +1,37 @@
 //! Puts the role together and runs it.
 
-use std::{
-    collections::HashSet,
-    sync::{Arc, atomic::AtomicBool},
-};
+use std::sync::{Arc, atomic::AtomicBool};
 
 use bytes::Bytes;
 use footfall_schemas::{
     connect::{ClickHouseSettings, KafkaSettings},
+    directory::Directory,
     site::Site,
     snippet::script_tag,
 };
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    archive::Archive,
     assets::Assets,
     auth::{Links, Sessions},
     clock::{NodeClock, wall_ms},
     config::{Config, ms},
     error::Error,
-    feed::{Feed, Kept},
-    history::History,
-    hub::{Feeds, Hub},
+    feed::Kept,
+    feeds::Feeds,
+    filtered::FilteredViews,
+    hub::{self, Hub},
     metrics::Metrics,
     routes::{LoginLimiter, Node},
     server,
     source::Source,
-    subscriber::Shared,
+    subscription::Shared,
+    tails::Tails,
     view::Limits,
 };
 
@@ -38,7 +42,8 @@ pub type MetricsText = Arc<dyn Fn() -> String + Send + Sync>;
 #[derive(Clone)]
 pub struct Parts {
     pub config: Config,
-    pub sites: Vec<Site>,
+    /// The sites that there are. They may come and go.
+    pub directory: watch::Receiver<Arc<Directory>>,
     pub kafka: KafkaSettings,
     /// With the reader's user.
     pub clickhouse: ClickHouseSettings,
@@ -56,7 +61,7 @@ impl std::fmt::Debug for Parts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Parts")
             .field("config", &self.config)
-            .field("sites", &self.sites)
+            .field("sites", &self.directory.borrow().sites.keys())
             .field("kafka", &self.kafka.brokers)
             .field("clickhouse", &self.clickhouse)
             .finish_non_exhaustive()
@@ -67,42 +72,42 @@ impl std::fmt::Debug for Parts {
 /// ClickHouse cannot be reached it goes on and says so; an `Err` is a fault that waiting does not heal.
 pub async fn run(listener: TcpListener, parts: Parts, shutdown: CancellationToken) -> Result<(), Error> {
     parts.config.validate()?;
-    let mut keys = HashSet::new();
-    if let Some(doubled) = parts.sites.iter().find(|site| !keys.insert(&site.key)) {
-        return Err(Error::DoubledSite(doubled.key.to_string()));
-    }
-
     let config = &parts.config;
     let metrics = Metrics::new();
     let clock = NodeClock::start();
     // Ends everything when one half fails.
     let stop = shutdown.child_token();
 
-    // Boot time orders nodes and restarts, the random bits tell apart what booted together; JavaScript holds 53 bits.
-    let epoch = wall_ms() as u64 * 1_024 + u64::from(rand::random::<u16>() % 1_024);
     let kept = Kept { frames: config.kept_changes, bytes: config.kept_bytes };
-    let feed = |site: &Site| (site.key.clone(), Arc::new(Feed::new(site.key.clone(), epoch, kept)));
-    let feeds: Feeds = parts.sites.iter().map(feed).collect();
+    let feeds = Arc::new(Feeds::new(parts.directory.clone(), kept));
     let limits = Limits {
         partition_silence_ms: config.partition_silence_ms as i64,
         presence_silence_ms: config.presence_silence_ms as i64,
         top_values: config.top_values,
     };
-    let hub = Hub::new(&feeds, limits, metrics.clone());
+    let hub = Hub::new(feeds.clone(), limits, metrics.clone());
+    let filtered =
+        FilteredViews::new(&parts.clickhouse, config, feeds.clone(), metrics.clone(), stop.clone());
+    let tails = Tails::new(&parts.kafka, &parts.clickhouse, feeds.clone(), metrics.clone());
     let caught_up = Arc::new(AtomicBool::new(false));
 
     let node = Arc::new(Node {
         links: Links::new(&parts.secret, config.login_link_ms, wall_ms()),
         logins: LoginLimiter::new(config.logins_per_minute),
-        history: History::new(&parts.clickhouse, config),
+        archive: Archive::new(&parts.clickhouse, config),
         assets: Assets::embedded(),
-        sites: sites_body(&parts),
+        sites: Box::new({
+            let parts = parts.clone();
+            move || sites_body(&parts)
+        }),
         metrics_text: parts.metrics_text.clone(),
         caught_up: caught_up.clone(),
         viewers: Arc::new(Semaphore::new(config.max_viewers)),
         tasks: TaskTracker::new(),
         shared: Arc::new(Shared {
             feeds,
+            filtered,
+            tails: tails.clone(),
             sessions: Sessions::new(&parts.secret, config.session_ms),
             config: config.clone(),
             metrics,
@@ -114,12 +119,13 @@ pub async fn run(listener: TcpListener, parts: Parts, shutdown: CancellationToke
         let (stop, kafka) = (stop.clone(), parts.kafka.clone());
         let (tick, lookback_ms) = (ms(config.tick_ms), config.lookback_ms);
         async move {
-            match Source::open(&kafka, lookback_ms, &stop).await? {
+            match Source::open(&kafka, &hub::reads(lookback_ms), &stop).await? {
                 Some(source) => hub.run(source, clock, tick, caught_up, stop).await,
                 None => Ok(()),
             }
         }
     });
+    let tailing = tokio::spawn(tails.run(stop.clone()));
     let merged = async {
         let merged = merging.await.unwrap_or_else(|panic| Err(Error::Hub(panic.to_string())));
         stop.cancel();
@@ -131,6 +137,8 @@ pub async fn run(listener: TcpListener, parts: Parts, shutdown: CancellationToke
         served
     };
     let (merged, served) = tokio::join!(merged, served);
+    // Its consumer is let go before the process may end.
+    let _ = tailing.await;
     merged.and(served)
 }
 
@@ -148,6 +156,7 @@ fn sites_body(parts: &Parts) -> Bytes {
             "demo": demo,
         })
     };
-    let sites: Vec<_> = parts.sites.iter().map(site).collect();
+    let directory = parts.directory.borrow().clone();
+    let sites: Vec<_> = directory.sites.values().map(|listed| site(&listed.site)).collect();
     serde_json::json!({ "sites": sites, "ingest": ingest }).to_string().into()
 }

@@ -27,7 +27,7 @@ use crate::{
     config::ms,
     error::Error,
     pages,
-    routes::{Node, Peer, routes},
+    routes::{Cut, Node, Peer, routes},
 };
 
 const MAX_HEAD_BYTES: usize = 16 * 1024;
@@ -110,8 +110,11 @@ async fn connection(
     let config = &node.shared.config;
     let (header_timeout, request_timeout) = (ms(config.header_timeout_ms), ms(config.request_timeout_ms));
     let service = TowerToHyperService::new(warp::service(routes));
+    let cut = CancellationToken::new();
+    let of_requests = Cut(cut.clone());
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(Peer(peer.ip()));
+        request.extensions_mut().insert(of_requests.clone());
         let policy = security_policy(request.headers());
         let answer = service.call(request);
         async move {
@@ -137,6 +140,8 @@ async fn connection(
     let mut serving = pin!(serving);
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,
+        // A peer that does not read would not take a last word either.
+        () = cut.cancelled() => Ok(()),
         () = async { tokio::select! { () = shutdown.cancelled() => (), () = sleep(CONNECTION_LIFETIME) => () } } => {
             serving.as_mut().graceful_shutdown();
             // The answer that is under way may finish.

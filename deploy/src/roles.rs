@@ -6,11 +6,12 @@ use anyhow::{Context, bail};
 use bytes::Bytes;
 use footfall_aggregator::{Phase, Status};
 use footfall_ingest::{Listener, Reload, Speaks};
-use footfall_schemas::connect::KafkaSettings;
+use footfall_schemas::{connect::KafkaSettings, directory::Directory};
 use http_body_util::Empty;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use tokio::{
     net::{TcpListener, TcpSocket},
+    sync::watch,
     time::{Instant, sleep, timeout},
 };
 
@@ -48,6 +49,12 @@ pub fn ingest(shared: &Shared<'_>, listeners: Vec<Listener>, reload: Reload) -> 
     Role::spawn("ingest", |stop| footfall_ingest::run(listeners, parts, stop))
 }
 
+/// The sites of the settings file, which do not change while the node runs.
+fn declared_sites(settings: &Settings) -> watch::Receiver<Arc<Directory>> {
+    let sites = settings.sites.iter().map(|site| (site.clone(), serde_json::Value::Null));
+    watch::channel(Arc::new(Directory::declaring(sites))).1
+}
+
 /// The dashboard role on a bound socket.
 pub fn dashboard(shared: &Shared<'_>, listener: TcpListener) -> anyhow::Result<Role> {
     let settings = shared.settings;
@@ -56,7 +63,7 @@ pub fn dashboard(shared: &Shared<'_>, listener: TcpListener) -> anyhow::Result<R
         ingest_url: shared.ingest_url.clone(),
         demo_url: settings.ingest.demo.then(|| format!("{}/demo/", shared.ingest_url)),
         config,
-        sites: settings.sites.clone(),
+        directory: declared_sites(settings),
         kafka: shared.kafka.clone(),
         clickhouse: settings.clickhouse("reader", &settings.clickhouse.reader)?,
         secret: shared.secret,

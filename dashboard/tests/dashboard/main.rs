@@ -3,9 +3,13 @@
 // The lint knows test functions only, not what they call.
 #![allow(clippy::unwrap_used)]
 
+mod events;
+mod filters;
 mod history;
 mod live;
 mod login;
+mod sites;
 mod slow;
 mod sockets;
 mod stage;
+mod stream;
