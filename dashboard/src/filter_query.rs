@@ -136,21 +136,26 @@ impl<'a> FilterQuery<'a> {
             let counts = counts.collect::<Vec<_>>().join(", ");
             let _ = write!(sql, " UNION ALL SELECT 'goals', '', [{counts}] FROM events WHERE {by_minute}");
         }
-        for (dimension, column) in COLUMNS {
-            let kind = if dimension == Dimension::Event { "custom" } else { "view" };
-            let _ = write!(
-                sql,
-                " UNION ALL SELECT * FROM (SELECT '{}', toString({column}) AS value, [count()] FROM events \
-                 WHERE {by_minute} AND kind = '{kind}' AND {column} != '' GROUP BY value \
-                 ORDER BY count() DESC, value LIMIT {most})",
-                dimension.as_str()
-            );
-        }
+        // Read once for all lists. In a grouping set all columns but its own are empty, and so are the values that no
+        // list shows: the one column that is not tells the list.
+        let columns = COLUMNS.map(|(_, column)| column).join(", ");
+        let sets = COLUMNS.map(|(_, column)| format!("(kind, {column})")).join(", ");
+        let lists = COLUMNS
+            .map(|(list, column)| format!("{column} != '', ('{}', toString({column}))", list.as_str()));
+        let _ = write!(
+            sql,
+            " UNION ALL SELECT * FROM (SELECT pair.1 AS part, pair.2 AS value, [n] AS numbers FROM (\
+             SELECT kind, {columns}, count() AS n FROM events WHERE {by_minute} AND kind IN ('view', 'custom') \
+             GROUP BY GROUPING SETS ({sets})) \
+             ARRAY JOIN [multiIf({}, ('', ''))] AS pair \
+             WHERE part != '' AND (kind = 'custom') = (part = 'event') ORDER BY n DESC, value LIMIT {most} BY part)",
+            lists.join(", ")
+        );
         // Sessions that began with what matches; what else happened in them is theirs whether it matches or not.
         let of_site = crate::selection::within("minute");
         let _ = write!(
             sql,
-            " UNION ALL SELECT * FROM (SELECT pair.1, pair.2 AS value, \
+            " UNION ALL SELECT * FROM (SELECT pair.1 AS part, pair.2 AS value, \
              [count(), countIf(views = 1 AND customs = 0), sum(duration)] AS numbers FROM (\
              SELECT countIf(kind = 'view') AS views, countIf(kind = 'custom') AS customs, \
              toUInt64(toUnixTimestamp64Milli(max(event_time)) - toUnixTimestamp64Milli(min(event_time))) AS duration, \
@@ -158,8 +163,8 @@ impl<'a> FilterQuery<'a> {
              if(views > 0, argMaxIf(path, event_time, kind = 'view'), argMax(path, event_time)) AS exit \
              FROM events WHERE {of_site} AND session IN \
              (SELECT session FROM events WHERE {by_minute} AND session_start = 1) GROUP BY session) \
-             ARRAY JOIN [('session', ''), ('entry', entry), ('exit', exit)] AS pair GROUP BY pair.1, value \
-             ORDER BY numbers[1] DESC, value LIMIT {most} BY pair.1)"
+             ARRAY JOIN [('session', ''), ('entry', entry), ('exit', exit)] AS pair GROUP BY part, value \
+             ORDER BY numbers[1] DESC, value LIMIT {most} BY part)"
         );
         sql
     }

@@ -305,7 +305,8 @@ mod tests {
             offer(&tail, [number]);
             tail.flush();
         });
-        assert_eq!((tail.lock().shown.len(), tail.lock().shown_in_order.len()), (REMEMBERED, REMEMBERED));
+        let list = tail.lock();
+        assert_eq!((list.shown.len(), list.shown_in_order.len()), (REMEMBERED, REMEMBERED));
     }
 
     #[test]

@@ -111,9 +111,7 @@ async fn with_a_filter_only_what_matches_is_told() {
         let mut number = 10;
         while viewer.page.events.is_empty() {
             number += 1;
-            stage
-                .happen(&[austrian.clone(), of_another.clone(), view(3, "/"), view(number, "/shop")])
-                .await;
+            stage.happen(&[austrian.clone(), of_another.clone(), view(3, "/"), view(number, "/shop")]).await;
             viewer.next().await;
         }
         assert!(numbers(&viewer.page).iter().all(|number| *number > 10), "{:?}", viewer.page.events);

@@ -24,7 +24,10 @@ async fn goals_are_counted_live_and_follow_the_site() {
         let ViewerFrame::Snapshot(first) = viewer.next().await else { panic!("first a snapshot") };
         assert_eq!(first.goals, goals(&[("Signed up", 0), ("Thanks", 0)]), "those nobody reached included");
         let mut record = full(0, 1, &[("/", 9), ("/thanks/a", 1), ("/thanks/b?x=1", 2)]);
-        record.state.tops.insert(Dimension::Event, [("signup".to_owned(), 4), ("other".to_owned(), 5)].into());
+        record
+            .state
+            .tops
+            .insert(Dimension::Event, [("signup".to_owned(), 4), ("other".to_owned(), 5)].into());
         stage.tell(&record).await;
         let reached = goals(&[("Signed up", 4), ("Thanks", 3)]);
         viewer.watch("completions", |page| page.goals == reached).await;
@@ -45,8 +48,7 @@ async fn goals_are_counted_live_and_follow_the_site() {
 async fn alerts_are_shown_while_they_are_open_and_for_a_while_after() {
     within_deadline(async {
         let stage = Stage::new(quick()).await;
-        let golden: Alert =
-            serde_json::from_str(include_str!("../../../schemas/golden/alert.json")).unwrap();
+        let golden: Alert = serde_json::from_str(include_str!("../../../schemas/golden/alert.json")).unwrap();
         let alert = |rule: &str, opened_at: i64, resolved_at: Option<i64>| {
             let site = "demo".parse().unwrap();
             Alert { site, rule: rule.into(), opened_at, resolved_at, ..golden.clone() }

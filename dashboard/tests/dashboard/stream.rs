@@ -127,8 +127,13 @@ async fn a_stream_ends_with_its_login_and_with_the_node() {
 #[tokio::test]
 async fn a_reader_that_takes_nothing_is_cut_off_and_the_others_go_on() {
     within_deadline(async {
-        let config =
-            Config { write_timeout_ms: 200, max_viewers: 2, top_values: 1_000, kept_bytes: 1 << 26, ..quick() };
+        let config = Config {
+            write_timeout_ms: 200,
+            max_viewers: 2,
+            top_values: 1_000,
+            kept_bytes: 1 << 26,
+            ..quick()
+        };
         let stage = Stage::new(config).await;
         let cookie = stage.log_in().await;
         let _slow = stage.stream_with_small_buffers("site=demo", &cookie).await;
