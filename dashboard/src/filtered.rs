@@ -13,7 +13,6 @@ use footfall_schemas::{
     connect::ClickHouseSettings,
     viewer::{Filter, Freshness, Online},
 };
-use opentelemetry::KeyValue;
 use tokio::{
     sync::{Semaphore, watch},
     time::{Instant, sleep, sleep_until, timeout},
@@ -169,9 +168,8 @@ impl FilteredViews {
                 }
             };
             drop(permit);
-            self.metrics
-                .filter_duration
-                .record(took.as_secs_f64(), &[KeyValue::new("footfall.outcome", outcome)]);
+            Metrics::count(&self.metrics.filter_queries, "footfall.outcome", outcome);
+            self.metrics.filter_time.add(took.as_secs_f64(), &[]);
             sleep_until(started + self.refresh.max(took * SHARE)).await;
             while feed.is_watched() && !whole.has_ended() && timeout(LOOK, moved.changed()).await.is_err() {}
         }

@@ -24,8 +24,9 @@ pub(crate) struct Metrics {
     pub(crate) silent_partitions: Gauge<u64>,
     /// Distinct filtered views that are kept.
     pub(crate) filters: Gauge<u64>,
-    /// Of a filtered view's query, by outcome.
-    pub(crate) filter_duration: Histogram<f64>,
+    /// Queries for filtered views, by outcome, and the time that they took.
+    pub(crate) filter_queries: Counter<u64>,
+    pub(crate) filter_time: Counter<f64>,
     /// Events read for those who watch them go by.
     pub(crate) tailed: Counter<u64>,
     /// Answers from ClickHouse about the past, by outcome.
@@ -55,6 +56,12 @@ impl Metrics {
             .with_description("Distinct filtered views that are kept")
             .build();
         filters.record(0, &[]);
+        let filter_time = meter
+            .f64_counter("footfall.dashboard.filter.time")
+            .with_unit("s")
+            .with_description("Time that queries for filtered views took")
+            .build();
+        filter_time.add(0.0, &[]);
         Self {
             viewers,
             frames: counter("footfall.dashboard.frames", "{frame}", "Frames sent to viewers, by kind"),
@@ -82,12 +89,12 @@ impl Metrics {
                 .with_description("Partitions that are told as silent, over all sites")
                 .build(),
             filters,
-            filter_duration: meter
-                .f64_histogram("footfall.dashboard.filter.duration")
-                .with_unit("s")
-                .with_description("Of a filtered view's query, by outcome")
-                .with_boundaries(vec![0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0])
-                .build(),
+            filter_queries: counter(
+                "footfall.dashboard.filter.queries",
+                "{query}",
+                "Queries for filtered views, by outcome",
+            ),
+            filter_time,
             tailed: counter(
                 "footfall.dashboard.events",
                 "{event}",
