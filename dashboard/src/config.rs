@@ -60,6 +60,16 @@ pub struct Config {
     pub presence_silence_ms: u64,
     /// How far back the topics are read at the start; several times the aggregator's full record interval.
     pub lookback_ms: u64,
+    /// Distinct filters of sites that this node computes views for at the same time. Beyond: refused.
+    pub max_filters: usize,
+    /// A filtered view that is watched is computed this often, unless that would take a quarter of the time.
+    pub filter_refresh_ms: u64,
+    /// ClickHouse must have answered for a filtered view within this time. Beyond: the last one stands.
+    pub filter_timeout_ms: u64,
+    /// Filtered views computed at the same time. Beyond: they wait.
+    pub filter_concurrency: usize,
+    /// A filtered view that nobody watches is kept for this long.
+    pub filter_keep_ms: u64,
     /// ClickHouse must have answered within this time.
     pub history_timeout_ms: u64,
     /// Histories asked for at the same time. Beyond: they wait, within the timeout.
@@ -98,6 +108,11 @@ impl Default for Config {
             partition_silence_ms: 10_000,
             presence_silence_ms: footfall_schemas::presence::SILENCE_MS as u64,
             lookback_ms: 15_000,
+            max_filters: 100,
+            filter_refresh_ms: 1_000,
+            filter_timeout_ms: 5_000,
+            filter_concurrency: 2,
+            filter_keep_ms: 30_000,
             history_timeout_ms: 10_000,
             history_concurrency: 2,
             history_cache_ms: 2_000,
@@ -140,6 +155,9 @@ impl Config {
             ("top_values", self.top_values as u64),
             ("partition_silence_ms", self.partition_silence_ms),
             ("presence_silence_ms", self.presence_silence_ms),
+            ("filter_refresh_ms", self.filter_refresh_ms),
+            ("filter_timeout_ms", self.filter_timeout_ms),
+            ("filter_concurrency", self.filter_concurrency as u64),
             ("history_timeout_ms", self.history_timeout_ms),
             ("history_concurrency", self.history_concurrency as u64),
         ];

@@ -1,11 +1,16 @@
-//! What a site's subscribers are sent: every change is encoded once, numbered, and kept for a while.
+//! What a view's subscribers are sent: every change is encoded once, numbered, and kept for a while.
 //!
 //! There is no queue per subscriber. Each pulls what lies after its own position; one that has fallen behind further
 //! than it may gets the newest whole instead (conflation), so a slow reader costs no memory and holds up nobody.
+//!
+//! A feed that nobody watches sleeps: nothing is merged for it. It wakes with the first who comes.
 
 use std::{
     collections::VecDeque,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use footfall_schemas::{
@@ -24,7 +29,21 @@ pub(crate) struct Kept {
     pub(crate) bytes: usize,
 }
 
-/// A site's numbered changes.
+/// Gives every feed an epoch of its own, so that no position is taken for one of another view, node or time.
+#[derive(Debug, Default)]
+pub(crate) struct Epochs(AtomicU64);
+
+impl Epochs {
+    /// `now`: ms since 1970. Time orders nodes and restarts, the random bits tell apart what starts together;
+    /// JavaScript holds 53 bits.
+    pub(crate) fn next(&self, now: i64) -> u64 {
+        let from = now as u64 * 1_024 + u64::from(rand::random::<u16>() % 1_024);
+        let next = |last: u64| from.max(last + 1);
+        next(self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(next(last))).unwrap_or(0))
+    }
+}
+
+/// A view's numbered changes.
 #[derive(Debug)]
 pub(crate) struct Feed {
     site: SiteId,
@@ -39,7 +58,7 @@ pub(crate) struct Feed {
 struct Shown {
     /// 0: nothing was published yet.
     seq: u64,
-    view: View,
+    view: Arc<View>,
     /// When `view` was made (ms since 1970).
     now: i64,
     /// The frames that lead to `seq`, oldest first, one per sequence.
@@ -47,14 +66,23 @@ struct Shown {
     bytes: usize,
     /// The whole at `seq`, once somebody asked for it.
     snapshot: Option<Utf8Bytes>,
+    /// `view` is what was true when somebody last watched.
+    asleep: bool,
+    /// What it shows is there no more.
+    ended: bool,
 }
 
 /// What a subscriber is to be sent next, and where it stands then.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Pending {
+    /// It has everything.
     Nothing,
+    /// What is shown is not known yet: it comes with the next publish.
+    Unknown,
     Changes(Vec<Utf8Bytes>, Position),
     Snapshot(Utf8Bytes, Position),
+    /// Nothing comes any more.
+    Ended,
 }
 
 impl Feed {
@@ -65,17 +93,28 @@ impl Feed {
     /// Publishes `newer` when it differs from what is shown; the first is published anyway.
     pub(crate) fn publish(&self, newer: View, now: i64) {
         let mut shown = self.lock();
+        let woken = std::mem::take(&mut shown.asleep);
         let position = Position { epoch: self.epoch, seq: shown.seq + 1 };
-        let first = shown.seq == 0;
-        let frame = match shown.view.change_to(&newer, &self.site, position, now) {
-            None if !first => return,
-            Some(update) if !first => ViewerFrame::Delta(update),
-            _ => ViewerFrame::Snapshot(newer.whole(&self.site, position, now)),
+        let change = match shown.seq {
+            0 => None,
+            _ => match shown.view.change_to(&newer, &self.site, position, now) {
+                Some(update) => Some(update),
+                None => {
+                    if woken {
+                        self.moved.send_replace(shown.seq);
+                    }
+                    return;
+                }
+            },
+        };
+        let frame = match change.filter(|_| shown.view.can_become(&newer)) {
+            Some(update) => ViewerFrame::Delta(update),
+            None => ViewerFrame::Snapshot(newer.whole(&self.site, position, now)),
         };
         let text = encode(&frame);
         shown.seq = position.seq;
         shown.now = now;
-        shown.view = newer;
+        shown.view = Arc::new(newer);
         shown.snapshot = matches!(frame, ViewerFrame::Snapshot(_)).then(|| text.clone());
         shown.bytes += text.len();
         shown.frames.push_back(text);
@@ -90,8 +129,11 @@ impl Feed {
     /// What lies after `have`, if that is at most `most` frames and still kept; else the whole.
     pub(crate) fn after(&self, have: Option<Position>, most: usize) -> Pending {
         let mut shown = self.lock();
-        if shown.seq == 0 {
-            return Pending::Nothing;
+        if shown.ended {
+            return Pending::Ended;
+        }
+        if shown.seq == 0 || shown.asleep {
+            return Pending::Unknown;
         }
         let position = Position { epoch: self.epoch, seq: shown.seq };
         let missing = have
@@ -115,9 +157,38 @@ impl Feed {
         }
     }
 
-    /// Wakes with every published change.
+    /// What is shown now; `None` while that is not known.
+    pub(crate) fn view(&self) -> Option<Arc<View>> {
+        let shown = self.lock();
+        (shown.seq > 0 && !shown.asleep).then(|| shown.view.clone())
+    }
+
+    /// Wakes with every published change. Whoever holds it keeps the feed awake.
     pub(crate) fn watch(&self) -> watch::Receiver<u64> {
         self.moved.subscribe()
+    }
+
+    pub(crate) fn is_watched(&self) -> bool {
+        self.moved.receiver_count() > 0
+    }
+
+    /// Something happened that is not merged, because nobody watches.
+    pub(crate) fn sleep(&self) {
+        self.lock().asleep = true;
+    }
+
+    pub(crate) fn is_asleep(&self) -> bool {
+        self.lock().asleep
+    }
+
+    /// Tells whoever watches that nothing comes any more.
+    pub(crate) fn end(&self) {
+        self.lock().ended = true;
+        self.moved.send_modify(|_| ());
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.lock().ended
     }
 
     /// Frames kept for a resume.
@@ -149,13 +220,13 @@ mod tests {
     }
 
     fn online(visitors: u64) -> View {
-        View { online: Online { visitors, ..Online::default() }, ..View::default() }
+        View { online: Some(Online { visitors, ..Online::default() }), ..View::default() }
     }
 
     fn update_of(frame: &ViewerFrame) -> Option<&ViewUpdate> {
         match frame {
             ViewerFrame::Snapshot(update) | ViewerFrame::Delta(update) => Some(update),
-            ViewerFrame::Events { .. } | ViewerFrame::Heartbeat { .. } | ViewerFrame::Error { .. } => None,
+            _ => None,
         }
     }
 
@@ -188,6 +259,7 @@ mod tests {
         let have = have.map(|(epoch, seq)| Position { epoch, seq });
         let got = match feed.after(have, 100) {
             Pending::Nothing => Got::Nothing,
+            Pending::Unknown | Pending::Ended => panic!("it was published"),
             Pending::Changes(frames, position) => {
                 assert_eq!(position, Position { epoch: EPOCH, seq: 10 });
                 for (index, frame) in frames.iter().rev().enumerate() {
@@ -219,9 +291,67 @@ mod tests {
     #[test]
     fn before_the_first_view_nobody_is_told_anything() {
         let feed = feed(4);
-        assert_eq!(feed.after(None, 9), Pending::Nothing);
+        assert_eq!(feed.after(None, 9), Pending::Unknown);
         feed.publish(View::default(), 0);
         assert!(matches!(feed.after(None, 9), Pending::Snapshot(..)));
+    }
+
+    #[test]
+    fn who_comes_to_a_feed_that_sleeps_is_told_once_it_is_awake_and_can_go_on_from_before() {
+        let feed = feed(4);
+        feed.publish(online(1), 0);
+        let have = Some(Position { epoch: EPOCH, seq: 1 });
+        feed.sleep();
+        let mut moved = feed.watch();
+        assert_eq!(
+            (feed.after(None, 9), feed.after(have, 9), feed.view()),
+            (Pending::Unknown, Pending::Unknown, None)
+        );
+        // Nothing has changed meanwhile: still it is told.
+        feed.publish(online(1), 500);
+        assert!(moved.has_changed().unwrap());
+        moved.mark_unchanged();
+        assert_eq!(feed.after(have, 9), Pending::Nothing);
+        assert!(matches!(feed.after(None, 9), Pending::Snapshot(..)));
+        feed.sleep();
+        feed.publish(online(2), 1_000);
+        assert!(moved.has_changed().unwrap());
+        assert!(matches!(feed.after(have, 9), Pending::Changes(frames, _) if frames.len() == 1));
+    }
+
+    #[test]
+    fn a_feed_that_has_ended_says_so_to_whoever_waits() {
+        let feed = feed(4);
+        feed.publish(online(1), 0);
+        let moved = feed.watch();
+        feed.end();
+        assert!(moved.has_changed().unwrap() && feed.has_ended());
+        assert_eq!(feed.after(None, 9), Pending::Ended);
+    }
+
+    #[test]
+    fn what_no_change_can_tell_is_told_whole() {
+        let feed = feed(4);
+        let goals = |names: &[&str]| View {
+            goals: names.iter().map(|name| ((*name).to_owned(), 0)).collect(),
+            ..View::default()
+        };
+        feed.publish(goals(&["a"]), 0);
+        for (seq, (names, whole)) in [(&["a", "b"][..], false), (&["b"][..], true)].into_iter().enumerate() {
+            feed.publish(goals(names), 0);
+            let have = Some(Position { epoch: EPOCH, seq: seq as u64 + 1 });
+            let Pending::Changes(frames, _) = feed.after(have, 9) else { panic!("one frame") };
+            assert_eq!(matches!(parse(&frames[0]), ViewerFrame::Snapshot(_)), whole, "{names:?}");
+        }
+    }
+
+    #[test]
+    fn no_two_epochs_are_the_same_and_later_ones_are_larger() {
+        let epochs = Epochs::default();
+        let given: Vec<u64> = (0..5_000).map(|n| epochs.next(1_800_000_000_000 + n / 4)).collect();
+        assert!(given.is_sorted_by(|a, b| a < b));
+        assert!(given[4_999] < 1 << 53);
+        assert!(Epochs::default().next(1_800_000_100_000) > given[4_999], "a node that starts later");
     }
 
     #[test]

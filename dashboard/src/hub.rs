@@ -1,4 +1,5 @@
-//! The one task that merges: takes records as they come, and four times a second publishes what changed.
+//! The one task that merges: takes records as they come, and four times a second publishes what changed, of the sites
+//! that somebody watches.
 
 use std::{
     collections::HashMap,
@@ -16,22 +17,23 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::{
+    alerts::AlertBoard,
     clock::{Moment, NodeClock},
     error::Error,
     feed::Feed,
+    feeds::Feeds,
     metrics::Metrics,
-    source::{self, Source},
+    source::{self, From, Read, Source},
     view::{Limits, SiteState},
 };
 
 /// Nodes followed for [`footfall_schemas::viewer::Freshness::nodes`].
 const MAX_NODES: usize = 10_000;
 
-/// Feeds of the configured sites; never changes while the node runs.
-pub(crate) type Feeds = HashMap<SiteId, Arc<Feed>>;
-
 pub(crate) struct Hub {
+    feeds: Arc<Feeds>,
     sites: HashMap<SiteId, SiteSources>,
+    alerts: AlertBoard,
     /// When each ingest node was last heard (monotonic ms), of whichever site.
     nodes: HashMap<String, i64>,
     limits: Limits,
@@ -44,12 +46,34 @@ struct SiteSources {
     silent: u32,
 }
 
+/// What the hub reads. An alert's state is told once and then lies there.
+pub(crate) fn reads(lookback_ms: u64) -> [Read; 3] {
+    let ago = From::Ago(lookback_ms);
+    [(topics::LIVE, ago), (topics::PRESENCE, ago), (topics::ALERTS, From::Beginning)]
+}
+
 impl Hub {
-    pub(crate) fn new(feeds: &Feeds, limits: Limits, metrics: Metrics) -> Self {
-        let sources =
-            |feed: &Arc<Feed>| SiteSources { state: SiteState::new(limits), feed: feed.clone(), silent: 0 };
-        let sites = feeds.iter().map(|(site, feed)| (site.clone(), sources(feed))).collect();
-        Self { sites, nodes: HashMap::new(), limits, metrics }
+    pub(crate) fn new(feeds: Arc<Feeds>, limits: Limits, metrics: Metrics) -> Self {
+        let (sites, alerts, nodes) = (HashMap::new(), AlertBoard::default(), HashMap::new());
+        let mut hub = Self { feeds, sites, alerts, nodes, limits, metrics };
+        hub.follow_directory();
+        hub
+    }
+
+    /// Takes up the sites that have come, lets go those that are gone, and their goals as they are now.
+    pub(crate) fn follow_directory(&mut self) {
+        self.feeds.end_those_gone();
+        let directory = self.feeds.directory().borrow().clone();
+        self.sites.retain(|site, sources| directory.sites.contains_key(site) && !sources.feed.has_ended());
+        for (site, listed) in &directory.sites {
+            if !self.sites.contains_key(site) {
+                let Some(feed) = self.feeds.get(site) else { continue };
+                let state = SiteState::new(self.limits);
+                self.sites.insert(site.clone(), SiteSources { state, feed, silent: 0 });
+            }
+            let sources = self.sites.get_mut(site).expect("inserted above");
+            sources.state.set_goals(&listed.site.goals);
+        }
     }
 
     /// Reads, merges and publishes until shutdown. `caught_up` is set once everything that lay on the log was read;
@@ -65,6 +89,7 @@ impl Hub {
         let mut ticks = interval(tick);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut disturbed = false;
+        let mut directory = self.feeds.directory();
         loop {
             let received = tokio::select! {
                 // A flood of records must not keep the ticks away.
@@ -75,6 +100,10 @@ impl Hub {
                         caught_up.store(true, Ordering::Release);
                         self.publish(clock.now());
                     }
+                    continue;
+                }
+                Ok(()) = directory.changed() => {
+                    self.follow_directory();
                     continue;
                 }
                 received = source.consumer.recv() => received,
@@ -103,6 +132,7 @@ impl Hub {
         let value = message.payload().unwrap_or_default();
         let outcome = match message.topic() {
             topics::LIVE => self.take_live(value, now),
+            topics::ALERTS => self.take_alert(message.key().unwrap_or_default(), message.payload()),
             _ => {
                 // What lay on the log before this node started was told then, not now.
                 let age = match (caught_up, source::written_at(message)) {
@@ -146,13 +176,28 @@ impl Hub {
         Ok("applied")
     }
 
+    fn take_alert(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<&'static str, serde_json::Error> {
+        let changed = self.alerts.take(&String::from_utf8_lossy(key), value)?;
+        let Some(site) = changed else { return Ok("stale") };
+        let Some(site) = self.sites.get_mut(&site) else { return Ok("unknown_site") };
+        site.state.touch();
+        Ok("applied")
+    }
+
+    /// Publishes what is watched. What is not is not merged: it sleeps until somebody comes.
     pub(crate) fn publish(&mut self, now: Moment) {
         self.nodes.retain(|_, heard_at| now.mono - *heard_at <= self.limits.presence_silence_ms);
+        self.alerts.forget_old(now.wall);
         let nodes = self.nodes.len() as u32;
-        for site in self.sites.values_mut().filter(|site| site.state.is_due(now)) {
-            let view = site.state.view(now, nodes);
-            site.silent = view.freshness.silent_partitions;
-            site.feed.publish(view, now.wall);
+        for (site, SiteSources { state, feed, silent }) in &mut self.sites {
+            if !feed.is_watched() {
+                *silent = state.rest(now);
+                feed.sleep();
+            } else if feed.is_asleep() || state.is_due(now) {
+                let view = state.view(now, nodes, self.alerts.shown(site, now.wall));
+                *silent = view.freshness.silent_partitions;
+                feed.publish(view, now.wall);
+            }
         }
         self.metrics
             .silent_partitions

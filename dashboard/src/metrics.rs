@@ -22,7 +22,14 @@ pub(crate) struct Metrics {
     pub(crate) records: Counter<u64>,
     /// Partitions that are told as silent, over all sites.
     pub(crate) silent_partitions: Gauge<u64>,
-    /// Answers of `/api/history`, by outcome.
+    /// Distinct filtered views that are kept.
+    pub(crate) filters: Gauge<u64>,
+    /// Queries for filtered views, by outcome, and the time that they took.
+    pub(crate) filter_queries: Counter<u64>,
+    pub(crate) filter_time: Counter<f64>,
+    /// Events read for those who watch them go by.
+    pub(crate) tailed: Counter<u64>,
+    /// Answers from ClickHouse about the past, by outcome.
     pub(crate) history: Counter<u64>,
     /// Logins by outcome.
     pub(crate) logins: Counter<u64>,
@@ -43,6 +50,18 @@ impl Metrics {
             .with_description("Open viewers' sockets")
             .build();
         viewers.add(0, &[]);
+        let filters = meter
+            .u64_gauge("footfall.dashboard.filter.count")
+            .with_unit("{filter}")
+            .with_description("Distinct filtered views that are kept")
+            .build();
+        filters.record(0, &[]);
+        let filter_time = meter
+            .f64_counter("footfall.dashboard.filter.time")
+            .with_unit("s")
+            .with_description("Time that queries for filtered views took")
+            .build();
+        filter_time.add(0.0, &[]);
         Self {
             viewers,
             frames: counter("footfall.dashboard.frames", "{frame}", "Frames sent to viewers, by kind"),
@@ -69,7 +88,23 @@ impl Metrics {
                 .with_unit("{partition}")
                 .with_description("Partitions that are told as silent, over all sites")
                 .build(),
-            history: counter("footfall.dashboard.history", "{request}", "Histories asked for, by outcome"),
+            filters,
+            filter_queries: counter(
+                "footfall.dashboard.filter.queries",
+                "{query}",
+                "Queries for filtered views, by outcome",
+            ),
+            filter_time,
+            tailed: counter(
+                "footfall.dashboard.events",
+                "{event}",
+                "Events read for viewers who watch them go by",
+            ),
+            history: counter(
+                "footfall.dashboard.history",
+                "{request}",
+                "Questions about the past that ClickHouse was asked, by outcome",
+            ),
             logins: counter("footfall.dashboard.logins", "{attempt}", "Logins, by outcome"),
         }
     }

@@ -46,10 +46,10 @@ impl PresenceBoard {
 
     /// Adds up the nodes heard within `silence_ms`; one silent for longer counts zero.
     pub(crate) fn online(&self, now: Moment, silence_ms: i64) -> Online {
-        let mut online = Online::default();
+        let mut online = Online { visible: Some(0), ..Online::default() };
         for heard in self.nodes.values().filter(|heard| now.mono - heard.at <= silence_ms) {
             online.visitors += u64::from(heard.report.online);
-            online.visible += u64::from(heard.report.visible);
+            *online.visible.get_or_insert_default() += u64::from(heard.report.visible);
             for (page, visitors) in heard.report.pages.iter().filter(|(_, visitors)| **visitors > 0) {
                 *online.pages.entry(page.clone()).or_default() += u64::from(*visitors);
             }
@@ -110,10 +110,10 @@ mod tests {
         board.take(report("a", 1, 10, 4), 0);
         board.take(report("b", 1, 10, 2), 3_000);
         let both = board.online(at(5_000), 5_000);
-        assert_eq!((both.visitors, both.visible, both.pages["/"]), (6, 3, 6));
+        assert_eq!((both.visitors, both.visible, both.pages["/"]), (6, Some(3), 6));
         let one = board.online(at(5_001), 5_000);
-        assert_eq!((one.visitors, one.visible, one.pages["/"]), (2, 1, 2));
-        assert_eq!(board.online(at(8_001), 5_000), Online::default());
+        assert_eq!((one.visitors, one.visible, one.pages["/"]), (2, Some(1), 2));
+        assert_eq!(board.online(at(8_001), 5_000), Online { visible: Some(0), ..Online::default() });
         // Its ledger is still true.
         assert_eq!(board.ledger().received, 6);
         assert_eq!(board.ledger().refused, BTreeMap::from([(RejectReason::BadUrl, 2)]));

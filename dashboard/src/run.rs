@@ -3,7 +3,6 @@
 use std::sync::{Arc, atomic::AtomicBool};
 
 use footfall_schemas::{
-    SiteId,
     connect::{ClickHouseSettings, KafkaSettings},
     directory::Directory,
 };
@@ -15,19 +14,22 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     accounts::Accounts,
+    archive::Archive,
     assets::Assets,
-    clock::{NodeClock, wall_ms},
+    clock::NodeClock,
     config::{Config, ms},
     directory::Edit,
     error::Error,
-    feed::{Feed, Kept},
-    history::History,
-    hub::{Feeds, Hub},
+    feed::Kept,
+    feeds::Feeds,
+    filtered::FilteredViews,
+    hub::{self, Hub},
     metrics::Metrics,
     routes::Node,
     server,
     source::Source,
-    subscriber::Shared,
+    subscription::Shared,
+    tails::Tails,
     view::Limits,
 };
 
@@ -58,6 +60,7 @@ impl std::fmt::Debug for Parts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Parts")
             .field("config", &self.config)
+            .field("sites", &self.directory.borrow().sites.keys())
             .field("kafka", &self.kafka.brokers)
             .field("clickhouse", &self.clickhouse)
             .finish_non_exhaustive()
@@ -74,22 +77,22 @@ pub async fn run(listener: TcpListener, parts: Parts, shutdown: CancellationToke
     // Ends everything when one half fails.
     let stop = shutdown.child_token();
 
-    // Boot time orders nodes and restarts, the random bits tell apart what booted together; JavaScript holds 53 bits.
-    let epoch = wall_ms() as u64 * 1_024 + u64::from(rand::random::<u16>() % 1_024);
     let kept = Kept { frames: config.kept_changes, bytes: config.kept_bytes };
-    let feed = |site: &SiteId| (site.clone(), Arc::new(Feed::new(site.clone(), epoch, kept)));
-    let feeds: Feeds = parts.directory.borrow().sites.keys().map(feed).collect();
+    let feeds = Arc::new(Feeds::new(parts.directory.clone(), kept));
     let limits = Limits {
         partition_silence_ms: config.partition_silence_ms as i64,
         presence_silence_ms: config.presence_silence_ms as i64,
         top_values: config.top_values,
     };
-    let hub = Hub::new(&feeds, limits, metrics.clone());
+    let hub = Hub::new(feeds.clone(), limits, metrics.clone());
+    let filtered =
+        FilteredViews::new(&parts.clickhouse, config, feeds.clone(), metrics.clone(), stop.clone());
+    let tails = Tails::new(&parts.kafka, &parts.clickhouse, feeds.clone(), metrics.clone());
     let caught_up = Arc::new(AtomicBool::new(false));
 
     let node = Arc::new(Node {
         accounts: Accounts::new(parts.directory.clone(), parts.edit.clone(), &parts.secret, config),
-        history: History::new(&parts.clickhouse, config),
+        archive: Archive::new(&parts.clickhouse, config),
         assets: Assets::embedded(),
         ingest_url: parts.ingest_url.trim_end_matches('/').to_owned(),
         demo_url: parts.demo_url.clone(),
@@ -98,19 +101,27 @@ pub async fn run(listener: TcpListener, parts: Parts, shutdown: CancellationToke
         viewers: Arc::new(Semaphore::new(config.max_viewers)),
         public_viewers: Arc::new(Semaphore::new(config.max_public_viewers)),
         tasks: TaskTracker::new(),
-        shared: Arc::new(Shared { feeds, config: config.clone(), metrics, shutdown: stop.clone() }),
+        shared: Arc::new(Shared {
+            feeds,
+            filtered,
+            tails: tails.clone(),
+            config: config.clone(),
+            metrics,
+            shutdown: stop.clone(),
+        }),
     });
 
     let merging = tokio::spawn({
         let (stop, kafka) = (stop.clone(), parts.kafka.clone());
         let (tick, lookback_ms) = (ms(config.tick_ms), config.lookback_ms);
         async move {
-            match Source::open(&kafka, lookback_ms, &stop).await? {
+            match Source::open(&kafka, &hub::reads(lookback_ms), &stop).await? {
                 Some(source) => hub.run(source, clock, tick, caught_up, stop).await,
                 None => Ok(()),
             }
         }
     });
+    let tailing = tokio::spawn(tails.run(stop.clone()));
     let merged = async {
         let merged = merging.await.unwrap_or_else(|panic| Err(Error::Hub(panic.to_string())));
         stop.cancel();
@@ -122,5 +133,7 @@ pub async fn run(listener: TcpListener, parts: Parts, shutdown: CancellationToke
         served
     };
     let (merged, served) = tokio::join!(merged, served);
+    // Its consumer is let go before the process may end.
+    let _ = tailing.await;
     merged.and(served)
 }

@@ -28,7 +28,7 @@ use crate::{
     config::ms,
     error::Error,
     pages,
-    routes::{FrameAncestors, Node, Peer, routes},
+    routes::{Cut, FrameAncestors, Node, Peer, routes},
 };
 
 const MAX_HEAD_BYTES: usize = 16 * 1024;
@@ -111,10 +111,13 @@ async fn connection(
     let config = node.shared.config.clone();
     let (header_timeout, request_timeout) = (ms(config.header_timeout_ms), ms(config.request_timeout_ms));
     let service = TowerToHyperService::new(warp::service(routes));
+    let cut = CancellationToken::new();
+    let of_requests = Cut(cut.clone());
     let service = service_fn(move |mut request: Request<Incoming>| {
         let lines = request.headers().get_all("x-forwarded-for").iter().map(HeaderValue::as_bytes);
         let client = client_address(peer.ip(), lines, &config.trusted_proxies);
         request.extensions_mut().insert(Peer(client));
+        request.extensions_mut().insert(of_requests.clone());
         let sockets = socket_sources(request.headers());
         let answer = service.call(request);
         async move {
@@ -141,6 +144,8 @@ async fn connection(
     let mut serving = pin!(serving);
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,
+        // A peer that does not read would not take a last word either.
+        () = cut.cancelled() => Ok(()),
         () = async { tokio::select! { () = shutdown.cancelled() => (), () = sleep(CONNECTION_LIFETIME) => () } } => {
             serving.as_mut().graceful_shutdown();
             // The answer that is under way may finish.

@@ -1,12 +1,8 @@
-//! Reads `footfall.live` and `footfall.presence`: every partition, without a group, from a little before now. Every
-//! dashboard node reads everything.
+//! Reads topics whole: every partition, without a group. Every dashboard node reads everything.
 
 use std::time::Duration;
 
-use footfall_schemas::{
-    connect::KafkaSettings,
-    topics::{LIVE, PRESENCE},
-};
+use footfall_schemas::connect::KafkaSettings;
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
     consumer::{Consumer, StreamConsumer},
@@ -20,6 +16,18 @@ use crate::error::Error;
 /// Also the longest that a stop has to wait for. A connection under way goes on between the tries.
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 const RETRY: Duration = Duration::from_secs(1);
+
+/// Where a topic is read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum From {
+    Beginning,
+    /// So many ms before now.
+    Ago(u64),
+    End,
+}
+
+/// A topic to read.
+pub(crate) type Read = (&'static str, From);
 
 /// A consumer at its start, and what it has yet to read before the view is whole.
 pub(crate) struct Source {
@@ -46,15 +54,17 @@ impl Source {
     /// Finds the partitions and assigns them; tries until Kafka answers. `None`: shut down before.
     pub(crate) async fn open(
         settings: &KafkaSettings,
-        lookback_ms: u64,
+        reads: &[Read],
         shutdown: &CancellationToken,
     ) -> Result<Option<Self>, Error> {
         let consumer: StreamConsumer = client_config(settings).create().map_err(Error::Consumer)?;
         let mut consumer = Some(consumer);
+        let topics = reads.iter().map(|(topic, _)| *topic).collect::<Vec<_>>().join(", ");
         let mut told = false;
         while let Some(unplaced) = consumer.take() {
+            let reads = reads.to_vec();
             let place = tokio::task::spawn_blocking(move || {
-                let placed = assign(&unplaced, lookback_ms);
+                let placed = assign(&unplaced, &reads);
                 (unplaced, placed)
             });
             let (unplaced, placed) = tokio::select! {
@@ -63,12 +73,12 @@ impl Source {
             };
             match placed {
                 Ok(behind) => {
-                    info!(behind = behind.0.len(), "reading the live topics");
+                    info!(topics, behind = behind.0.len(), "reading");
                     return Ok(Some(Self { consumer: unplaced, behind }));
                 }
                 Err(error) if !told => {
                     told = true;
-                    warn!(brokers = settings.brokers, %error, "the live topics cannot be read yet; trying every second");
+                    warn!(brokers = settings.brokers, topics, %error, "cannot be read yet; trying every second");
                 }
                 Err(_) => {}
             }
@@ -103,43 +113,65 @@ fn client_config(settings: &KafkaSettings) -> ClientConfig {
     config
 }
 
-fn assign(consumer: &StreamConsumer, lookback_ms: u64) -> KafkaResult<Behind> {
-    let from = crate::clock::wall_ms() - lookback_ms as i64;
-    let mut by_time = TopicPartitionList::new();
-    for topic in [LIVE, PRESENCE] {
-        let metadata = consumer.fetch_metadata(Some(topic), CALL_TIMEOUT)?;
-        let found = metadata.topics().first();
-        if let Some(code) = found.and_then(|found| found.error()) {
-            return Err(KafkaError::MetadataFetch(code.into()));
-        }
-        let partitions = found.map_or(&[][..], |found| found.partitions());
-        if partitions.is_empty() {
-            return Err(KafkaError::MetadataFetch(rdkafka::types::RDKafkaErrorCode::UnknownTopicOrPartition));
-        }
-        for partition in partitions {
-            by_time.add_partition_offset(topic, partition.id(), Offset::Offset(from))?;
-        }
-    }
-    let starts = consumer.offsets_for_times(by_time, CALL_TIMEOUT)?;
+fn assign(consumer: &StreamConsumer, reads: &[Read]) -> KafkaResult<Behind> {
     let mut assigned = TopicPartitionList::new();
     let mut behind = Vec::new();
-    for topic in [LIVE, PRESENCE] {
-        for start in starts.elements_for_topic(topic) {
-            start.error()?;
-            let (low, end) = consumer.fetch_watermarks(topic, start.partition(), CALL_TIMEOUT)?;
-            // Nothing as young as that: from the end.
-            let offset = match start.offset() {
-                Offset::Offset(offset) => offset.clamp(low, end),
-                _ => end,
-            };
-            assigned.add_partition_offset(topic, start.partition(), Offset::Offset(offset))?;
+    for (topic, from) in reads {
+        let partitions = partitions(consumer, topic)?;
+        let starts = match from {
+            From::Ago(ms) => starts_by_time(consumer, topic, &partitions, *ms)?,
+            From::Beginning => partitions.into_iter().map(|partition| (partition, Some(0))).collect(),
+            From::End => partitions.into_iter().map(|partition| (partition, None)).collect(),
+        };
+        for (partition, start) in starts {
+            let (low, end) = consumer.fetch_watermarks(topic, partition, CALL_TIMEOUT)?;
+            let offset = start.map_or(end, |start| start.clamp(low, end));
+            assigned.add_partition_offset(topic, partition, Offset::Offset(offset))?;
             if offset < end {
-                behind.push((topic, start.partition(), end));
+                behind.push((*topic, partition, end));
             }
         }
     }
     consumer.assign(&assigned)?;
     Ok(Behind(behind))
+}
+
+fn partitions(consumer: &StreamConsumer, topic: &str) -> KafkaResult<Vec<i32>> {
+    let metadata = consumer.fetch_metadata(Some(topic), CALL_TIMEOUT)?;
+    let found = metadata.topics().first();
+    if let Some(code) = found.and_then(|found| found.error()) {
+        return Err(KafkaError::MetadataFetch(code.into()));
+    }
+    let partitions: Vec<i32> =
+        found.into_iter().flat_map(|found| found.partitions()).map(|partition| partition.id()).collect();
+    if partitions.is_empty() {
+        return Err(KafkaError::MetadataFetch(rdkafka::types::RDKafkaErrorCode::UnknownTopicOrPartition));
+    }
+    Ok(partitions)
+}
+
+/// The first offset that is younger, by partition; none when nothing is.
+fn starts_by_time(
+    consumer: &StreamConsumer,
+    topic: &str,
+    partitions: &[i32],
+    ago_ms: u64,
+) -> KafkaResult<Vec<(i32, Option<i64>)>> {
+    let from = crate::clock::wall_ms() - ago_ms as i64;
+    let mut by_time = TopicPartitionList::new();
+    for partition in partitions {
+        by_time.add_partition_offset(topic, *partition, Offset::Offset(from))?;
+    }
+    let found = consumer.offsets_for_times(by_time, CALL_TIMEOUT)?;
+    let start = |element: &rdkafka::topic_partition_list::TopicPartitionListElem<'_>| {
+        element.error()?;
+        let offset = match element.offset() {
+            Offset::Offset(offset) => Some(offset),
+            _ => None,
+        };
+        Ok((element.partition(), offset))
+    };
+    found.elements().iter().map(start).collect()
 }
 
 /// When a record was written (ms since 1970), if the broker says.
@@ -149,6 +181,8 @@ pub(crate) fn written_at(message: &impl Message) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
+    use footfall_schemas::topics::{LIVE, PRESENCE};
+
     use super::*;
 
     #[test]

@@ -1,48 +1,36 @@
-//! One viewer's socket: takes a subscription, pulls from its site's feed, beats when nothing changes.
+//! One viewer's socket: takes a subscription, pulls from its feed, beats when nothing changes.
 
 use std::{future::pending, num::NonZeroU32, sync::Arc, time::Duration};
 
 use footfall_schemas::{
-    SiteId,
     refusal::close,
-    viewer::{Filter, Position, ViewerError, ViewerFrame, ViewerRequest},
+    viewer::{ViewerError, ViewerFrame, ViewerRequest},
 };
 use futures_util::{SinkExt, StreamExt};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use opentelemetry::KeyValue;
 use tokio::{
     net::TcpStream,
-    sync::watch,
     time::{Instant, sleep_until, timeout},
 };
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{Bytes, Error as WsError, Message, Utf8Bytes, error::CapacityError, protocol::CloseFrame},
 };
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     auth::Access,
     clock::wall_ms,
-    config::{Config, ms},
-    feed::{Feed, Pending, encode},
-    hub::Feeds,
+    config::ms,
+    feed::{Pending, encode},
     metrics::Metrics,
+    subscription::{Moved, Refusal, Shared, Subscription, ends_at},
 };
 
-/// Requests a viewer may send a second; a page needs one, and one more after a gap.
+/// Requests a viewer may send a second; a page needs two, and one more after a gap.
 const REQUESTS_PER_SECOND: NonZeroU32 = NonZeroU32::new(5).expect("not zero");
 /// For the close handshake.
 const CLOSING: Duration = Duration::from_secs(1);
-
-/// What every subscriber of a node shares.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) feeds: Feeds,
-    pub(crate) config: Config,
-    pub(crate) metrics: Metrics,
-    pub(crate) shutdown: CancellationToken,
-}
 
 /// Why this side ends a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,21 +46,23 @@ pub(crate) struct Subscriber {
     shared: Arc<Shared>,
     requests: DefaultDirectRateLimiter,
     subscription: Option<Subscription>,
+    /// Whether events themselves are asked for, of whatever is subscribed to.
+    events_on: bool,
     sent_at: Instant,
-}
-
-struct Subscription {
-    site: SiteId,
-    filter: Filter,
-    feed: Arc<Feed>,
-    moved: watch::Receiver<u64>,
-    position: Option<Position>,
 }
 
 impl Subscriber {
     pub(crate) fn new(socket: WebSocketStream<TcpStream>, access: Access, shared: Arc<Shared>) -> Self {
         let requests = RateLimiter::direct(Quota::per_second(REQUESTS_PER_SECOND));
-        Self { socket, access, shared, requests, subscription: None, sent_at: Instant::now() }
+        Self {
+            socket,
+            access,
+            shared,
+            requests,
+            subscription: None,
+            events_on: false,
+            sent_at: Instant::now(),
+        }
     }
 
     /// Serves the socket until either side ends it.
@@ -93,8 +83,7 @@ impl Subscriber {
         let started = Instant::now();
         let mut heard_at = started;
         let mut pinged_at = started;
-        let ends_in = |at: i64| ms((at - wall_ms()).clamp(0, 1 << 40) as u64);
-        let ends = self.access.expires_at().map(|at| started + ends_in(at));
+        let ends = self.access.expires_at().map(ends_at);
         loop {
             let deadline = match self.subscription {
                 // Silence is broken by a ping halfway, so that a live peer answers in time.
@@ -106,9 +95,10 @@ impl Subscriber {
                     heard_at = Instant::now();
                     self.take(frame).await?;
                 }
-                () = moved(&mut self.subscription) => {
-                    self.deliver(config.max_behind).await?;
-                }
+                moved = moved(&mut self.subscription) => match moved {
+                    Moved::View => self.deliver().await?,
+                    Moved::Events => self.deliver_events().await?,
+                },
                 () = sleep_until(self.sent_at + heartbeat), if self.subscription.is_some() => self.beat().await?,
                 () = sleep_until(deadline) => {
                     if self.subscription.is_none() {
@@ -135,7 +125,7 @@ impl Subscriber {
             return Err(End::Code(close::POLICY, "logged out"));
         }
         match &self.subscription {
-            Some(watched) if !self.access.may_watch(&watched.site, &watched.filter) => {
+            Some(watched) if !watched.may_be_watched(&self.access) => {
                 Err(End::Code(close::POLICY, "not allowed any more"))
             }
             _ => Ok(()),
@@ -168,55 +158,65 @@ impl Subscriber {
         self.allow()?;
         let (site, filter, resume) = match serde_json::from_str(text) {
             Ok(ViewerRequest::Subscribe { site, filter, resume }) => (site, filter, resume),
-            Ok(ViewerRequest::Feed { .. }) => return Ok(()),
+            Ok(ViewerRequest::Feed { on }) => {
+                self.events_on = on;
+                if let Some(subscription) = &mut self.subscription {
+                    subscription.show_events(&self.shared, on);
+                }
+                return self.deliver_events().await;
+            }
             Err(error) => {
                 let detail = format!("the request cannot be read: {error}");
                 return self.refuse(ViewerError::Malformed, detail).await;
             }
         };
-        if !self.access.may_watch(&site, &filter) {
-            let detail = format!("site: you may not watch \"{site}\" with this filter");
-            return self.refuse(ViewerError::NotAllowed, detail).await;
-        }
-        let Some(feed) = self.shared.feeds.get(&site).cloned() else {
-            let detail = format!("site: no site \"{site}\" is configured here");
-            return self.refuse(ViewerError::UnknownSite, detail).await;
+        let mut subscription = match self.shared.subscribe(&self.access, site, filter, resume) {
+            Ok(subscription) => subscription,
+            Err(Refusal { reason, detail }) => return self.refuse(reason, detail).await,
         };
-        let (moved, kept) = (feed.watch(), feed.kept_frames());
-        self.subscription = Some(Subscription { site, filter, feed, moved, position: resume });
-        // A page that comes back may be as far behind as changes are kept.
-        if !self.deliver(kept).await? {
-            self.beat().await?;
+        if let Some(before) = self.subscription.take() {
+            subscription.take_events(before);
         }
-        Ok(())
+        subscription.show_events(&self.shared, self.events_on);
+        self.subscription = Some(subscription);
+        self.deliver().await?;
+        self.deliver_events().await
     }
 
     async fn refuse(&mut self, reason: ViewerError, detail: String) -> Result<(), End> {
         self.send_text(encode(&ViewerFrame::Error { reason, detail }), "error").await
     }
 
-    /// Sends what lies after the position; false when nothing does.
-    async fn deliver(&mut self, max_behind: usize) -> Result<bool, End> {
-        let Some(subscription) = &mut self.subscription else { return Ok(false) };
-        let had = subscription.position;
-        match subscription.feed.after(had, max_behind) {
-            Pending::Nothing => Ok(false),
-            Pending::Changes(frames, position) => {
-                subscription.position = Some(position);
+    /// Sends what lies after the position; a heartbeat when that is nothing, so that a viewer that comes back hears
+    /// that its subscription stands.
+    async fn deliver(&mut self) -> Result<(), End> {
+        let Some(subscription) = &mut self.subscription else { return Ok(()) };
+        let had = subscription.position();
+        match subscription.next(self.shared.config.max_behind) {
+            Pending::Nothing => self.beat().await,
+            Pending::Unknown => Ok(()),
+            Pending::Changes(frames, _) => {
                 for frame in frames {
                     self.send_text(frame, "delta").await?;
                 }
-                Ok(true)
+                Ok(())
             }
             Pending::Snapshot(frame, position) => {
-                subscription.position = Some(position);
                 if had.is_some_and(|had| had.epoch == position.epoch) {
                     self.shared.metrics.conflations.add(1, &[]);
                 }
-                self.send_text(frame, "snapshot").await?;
-                Ok(true)
+                self.send_text(frame, "snapshot").await
             }
+            Pending::Ended => Err(End::Code(close::POLICY, "the site is no more")),
         }
+    }
+
+    async fn deliver_events(&mut self) -> Result<(), End> {
+        let frames = self.subscription.as_mut().map(Subscription::next_events).unwrap_or_default();
+        for frame in frames {
+            self.send_text(frame, "events").await?;
+        }
+        Ok(())
     }
 
     async fn beat(&mut self) -> Result<(), End> {
@@ -260,11 +260,10 @@ impl Subscriber {
     }
 }
 
-/// Wakes when the subscribed feed has moved.
-async fn moved(subscription: &mut Option<Subscription>) {
-    let Some(subscription) = subscription else { return pending().await };
-    if subscription.moved.changed().await.is_err() {
-        // The feed outlives its subscribers; were it gone, nothing would come any more.
-        pending::<()>().await;
+/// Wakes when what is subscribed to has moved.
+async fn moved(subscription: &mut Option<Subscription>) -> Moved {
+    match subscription {
+        Some(subscription) => subscription.moved().await,
+        None => pending().await,
     }
 }

@@ -1,10 +1,15 @@
 //! Rows of the ClickHouse tables, in the order of their columns (see `migrations/`).
 
 use clickhouse::Row;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::IntoDeserializer as _};
 use uuid::Uuid;
 
-use crate::{Dimension, SiteId, alert::Alert, record::DeadLetter, rollup::Measures};
+use crate::{
+    Dimension, SiteId,
+    alert::{Alert, AlertKind},
+    record::DeadLetter,
+    rollup::Measures,
+};
 
 /// Where an event lies on Kafka.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -217,5 +222,37 @@ impl From<&Alert> for AlertRow {
             id: alert.id,
             version: alert.version(),
         }
+    }
+}
+
+impl AlertRow {
+    /// None of a row that another version has written.
+    pub fn alert(self) -> Option<Alert> {
+        let kind: Result<_, serde::de::value::Error> =
+            AlertKind::deserialize(self.kind.as_str().into_deserializer());
+        Some(Alert {
+            id: self.id,
+            site: SiteId::try_from(self.site.as_str()).ok()?,
+            rule: self.rule,
+            kind: kind.ok()?,
+            opened_at: self.opened_at,
+            resolved_at: self.resolved_at,
+            value: self.value,
+            threshold: self.threshold,
+            text: self.text,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_alert_is_what_its_row_says() {
+        let alert: Alert = serde_json::from_str(include_str!("../golden/alert.json")).unwrap();
+        let row = AlertRow::from(&alert);
+        assert_eq!(row.clone().alert(), Some(alert));
+        assert_eq!(AlertRow { kind: "newer".into(), ..row }.alert(), None);
     }
 }

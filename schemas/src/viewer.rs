@@ -1,5 +1,7 @@
 //! `footfall-live.v1`: JSON text frames between a dashboard node and a viewer's page (`/live`). A viewer subscribes to
 //! a site and gets a snapshot, then deltas, each with an epoch and a sequence. A page that sees a gap subscribes again.
+//!
+//! The same frames come as server-sent events (`/live/events?site=&filter=`), where `id:` is `EPOCH-SEQ`.
 
 use std::collections::BTreeMap;
 
@@ -10,6 +12,7 @@ use crate::{EventId, EventKind, RejectReason, SiteId, alert::Alert, live::LiveSt
 pub const SUBPROTOCOL: &str = "footfall-live.v1";
 
 /// What a viewer sends.
+#[allow(clippy::large_enum_variant)] // one is read at a time
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(tag = "t", rename_all = "snake_case")]
 pub enum ViewerRequest {
@@ -148,10 +151,12 @@ pub struct ViewUpdate {
     pub position: Position,
     /// The node's clock when this was made (ms since 1970).
     pub now: i64,
+    /// Of a filtered view only where presence tells it: for a page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub online: Option<Online>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub freshness: Option<Freshness>,
+    /// Of the whole site; a filtered view has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ledger: Option<SiteLedger>,
     #[serde(default)]
@@ -160,6 +165,7 @@ pub struct ViewUpdate {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub goals: BTreeMap<String, u64>,
     /// Alerts that are open, and those resolved in the last half hour, newest first; all of them whenever one changes.
+    /// A filtered view has none: a rule is of the whole site.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alerts: Option<Vec<Alert>>,
 }
@@ -168,7 +174,9 @@ pub struct ViewUpdate {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Online {
     pub visitors: u64,
-    pub visible: u64,
+    /// Of these, with the page visible. Absent where only a page's visitors are told, of whom that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub visible: Option<u64>,
     /// Pages shown now, by visitors.
     pub pages: BTreeMap<String, u64>,
 }

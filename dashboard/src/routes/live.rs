@@ -70,7 +70,7 @@ impl Node {
     }
 
     /// Viewers without a name have fewer places, so that they do not shut out the others.
-    fn place(&self, access: &Access) -> Option<Vec<OwnedSemaphorePermit>> {
+    pub(super) fn place(&self, access: &Access) -> Option<Vec<OwnedSemaphorePermit>> {
         if self.shared.shutdown.is_cancelled() {
             return None;
         }

@@ -1,7 +1,7 @@
 //! The paths of the dashboard's listener.
 //!
 //! [`probes`] for who runs it, [`login`] the forms without a script, [`api`] the JSON that the page and programs use,
-//! [`live`] the viewers' socket, [`page`] the page itself. Every path asks [`Node::access`] who is there.
+//! [`live`] the viewers' socket, [`stream`] what stands in for it, [`page`] the page itself. Every path asks [`Node::access`] who is there.
 
 mod api;
 mod live;
@@ -9,6 +9,7 @@ mod login;
 mod page;
 mod probes;
 mod refusal;
+mod stream;
 
 use std::{
     collections::HashMap,
@@ -20,14 +21,14 @@ use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use tokio::sync::Semaphore;
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use warp::{Filter, Rejection, Reply, filters::BoxedFilter, path::FullPath};
 
 pub(crate) use self::page::FrameAncestors;
 use self::{api::Asked, login::LoginForm, refusal::Refusal};
 use crate::{
-    accounts::Accounts, assets::Assets, auth::Access, history::History, metrics::Metrics, pages,
-    run::MetricsText, subscriber::Shared,
+    accounts::Accounts, archive::Archive, assets::Assets, auth::Access, metrics::Metrics, pages,
+    run::MetricsText, subscription::Shared,
 };
 
 const MAX_FORM_BYTES: u64 = 4 * 1024;
@@ -42,11 +43,15 @@ type Query = HashMap<String, String>;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Peer(pub(crate) IpAddr);
 
+/// Ends the connection that a request came on; put into every request's extensions.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Cut(pub(crate) CancellationToken);
+
 /// What the routes need.
 pub(crate) struct Node {
     pub(crate) shared: Arc<Shared>,
     pub(crate) accounts: Accounts,
-    pub(crate) history: History,
+    pub(crate) archive: Archive,
     pub(crate) assets: Assets,
     /// Where browsers reach ingest, without a slash at the end.
     pub(crate) ingest_url: String,
@@ -139,6 +144,12 @@ pub(crate) fn routes(node: &Arc<Node>) -> BoxedFilter<(warp::reply::Response,)> 
         .and(warp::query::<Query>())
         .and(warp::ext::optional::<OnUpgrade>())
         .map(|node: Arc<Node>, headers, query, upgrade| node.watch(&headers, &query, upgrade));
+    let stream =
+        get("/live/events").and(headers()).and(warp::query::<Query>()).and(warp::ext::optional::<Cut>()).map(
+            |node: Arc<Node>, headers, query, cut: Option<Cut>| {
+                node.stream(&headers, &query, cut.unwrap_or_default())
+            },
+        );
     let page = get("/").and(headers()).map(|node: Arc<Node>, headers| node.index(&headers));
     let shown = |prefix: &'static str| {
         below(prefix).and(warp::get()).and(with.clone()).and(headers()).and(warp::query::<Query>())
@@ -157,7 +168,8 @@ pub(crate) fn routes(node: &Arc<Node>) -> BoxedFilter<(warp::reply::Response,)> 
     );
 
     let all = probes.or(login).unify().or(api).unify().or(live).unify().or(page).unify();
-    let all = all.or(plain_css).unify().or(assets).unify();
+    let all = all.or(plain_css).unify().or(assets).unify().map(Reply::into_response);
+    let all = all.or(stream).unify();
     all.recover(|rejection| async move { Ok::<_, Rejection>(refused(&rejection)) })
         .map(Reply::into_response)
         .boxed()

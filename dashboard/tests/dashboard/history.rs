@@ -59,12 +59,16 @@ async fn without_clickhouse_the_history_says_so_and_the_live_page_goes_on(
         let url = stand_in(stub).await;
         let stage = Stage::with_clickhouse(Config { history_timeout_ms: 300, ..quick() }, &url).await;
         let cookie = stage.log_in().await;
-        let answer = stage.get("/api/history?site=demo&hours=24", Some(&cookie)).await;
-        assert_eq!(
-            (answer.status, answer.json()["error"].as_str()),
-            (StatusCode::SERVICE_UNAVAILABLE, Some(reason))
-        );
-        assert!(!answer.body.contains("secret-10"), "{}", answer.body);
+        for question in ["history", "day", "firings", "doctor", "export?dimension=page"] {
+            let (path, more) = question.split_once('?').unwrap_or((question, ""));
+            let answer = stage.get(&format!("/api/{path}?site=demo&{more}"), Some(&cookie)).await;
+            assert_eq!(
+                (answer.status, answer.json()["error"].as_str()),
+                (StatusCode::SERVICE_UNAVAILABLE, Some(reason)),
+                "{question}"
+            );
+            assert!(!answer.body.contains("secret-10"), "{}", answer.body);
+        }
 
         let mut viewer = stage.viewer(&cookie).await;
         viewer.subscribe("demo", None).await;
@@ -81,6 +85,16 @@ async fn without_clickhouse_the_history_says_so_and_the_live_page_goes_on(
 #[case("/api/history?site=demo&hours=25", 400)]
 #[case("/api/history?site=demo&hours=x", 400)]
 #[case("/api/history", 400)]
+#[case("/api/day?site=nobody", 404)]
+#[case("/api/doctor?site=nobody", 404)]
+#[case("/api/firings?site=nobody", 404)]
+#[case("/api/firings?site=demo&limit=0", 400)]
+#[case("/api/firings?site=demo&limit=501", 400)]
+#[case("/api/export?site=nobody&dimension=page", 404)]
+#[case("/api/export?site=demo", 400)]
+#[case("/api/export?site=demo&dimension=total", 400)]
+#[case("/api/export?site=demo&dimension=visitor", 400)]
+#[case("/api/export?site=demo&dimension=page&hours=745", 400)]
 #[tokio::test]
 async fn a_question_that_makes_no_sense_is_refused(#[case] path: &str, #[case] status: u16) {
     let stage = Stage::new(quick()).await;

@@ -51,7 +51,16 @@ async fn without_a_session_nothing_is_told() {
     let forged =
         "footfall_session=AQAAAZ-8mgAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
     for cookie in [None, Some("footfall_session="), Some(forged)] {
-        for path in ["/api/session", "/api/sites", "/api/history?site=demo"] {
+        for path in [
+            "/api/session",
+            "/api/sites",
+            "/api/history?site=demo",
+            "/api/day?site=demo",
+            "/api/firings?site=demo",
+            "/api/doctor?site=demo",
+            "/api/export?site=demo&dimension=page",
+            "/live/events?site=demo",
+        ] {
             let answer = stage.get(path, cookie).await;
             assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{path} {cookie:?}");
             assert_eq!(answer.json()["error"], "not_logged_in");

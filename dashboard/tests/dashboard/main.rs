@@ -6,10 +6,14 @@
 mod access;
 mod accounts;
 mod askers;
+mod events;
+mod filters;
 mod history;
 mod live;
 mod login;
 mod shared;
+mod sites;
 mod slow;
 mod sockets;
 mod stage;
+mod stream;

@@ -17,13 +17,14 @@ use footfall_dashboard::{
     login_url, run, set_up_url,
 };
 use footfall_schemas::{
-    Dimension, SiteId,
+    Dimension, EventRecord, SiteId,
+    alert::{Alert, AlertRecord},
     connect::{ClickHouseSettings, KafkaSettings},
     directory::Directory,
     live::{LiveRecord, LiveState, Totals},
     presence::PresenceReport,
     topics,
-    viewer::{Filter, Freshness, Online, Position, SUBPROTOCOL, ViewerFrame, ViewerRequest},
+    viewer::{FeedEvent, Filter, Freshness, Online, Position, SUBPROTOCOL, ViewerFrame, ViewerRequest},
 };
 use futures_util::{SinkExt, StreamExt};
 use http::{
@@ -38,8 +39,9 @@ use rdkafka::{
     mocking::MockCluster,
     producer::{DefaultProducerContext, FutureProducer, FutureRecord},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpSocket, TcpStream},
     sync::watch,
     task::JoinHandle,
@@ -65,9 +67,8 @@ impl Memory {
     /// With the sites `demo` and `shop`.
     pub(crate) fn new() -> Arc<Self> {
         let memory = Arc::new(Self { shown: watch::Sender::default(), refuses: AtomicBool::new(false) });
-        for key in ["demo", "shop"] {
-            memory.set(&format!("site/{key}"), Some(json!({"key": key, "origins": ["*"]})));
-        }
+        memory.set("site/demo", Some(with_goals()));
+        memory.set("site/shop", Some(json!({"key": "shop", "origins": ["*"]})));
         memory
     }
 
@@ -159,6 +160,8 @@ impl Stage {
         let cluster = MockCluster::new(1).unwrap();
         cluster.create_topic(topics::LIVE, 2, 1).unwrap();
         cluster.create_topic(topics::PRESENCE, 1, 1).unwrap();
+        cluster.create_topic(topics::ALERTS, 1, 1).unwrap();
+        cluster.create_topic(topics::EVENTS, 2, 1).unwrap();
         let producer: FutureProducer = ClientConfig::new()
             .set("bootstrap.servers", cluster.bootstrap_servers())
             .set("linger.ms", "0")
@@ -323,6 +326,46 @@ impl Stage {
         self.producer.send(on_log, DEADLINE).await.unwrap();
     }
 
+    /// A site comes, changes or goes.
+    pub(crate) fn set_site(&self, key: &str, site: Option<Value>) {
+        self.directory.set(&format!("site/{key}"), site);
+    }
+
+    pub(crate) async fn fire(&self, record: &AlertRecord) {
+        let (key, value) = (record.key(), serde_json::to_vec(record).unwrap());
+        let on_log = FutureRecord::to(topics::ALERTS).partition(0).key(&key).payload(&value);
+        self.producer.send(on_log, DEADLINE).await.unwrap();
+    }
+
+    /// Events, packed into one record.
+    pub(crate) async fn happen(&self, events: &[EventRecord]) {
+        let lines: Vec<_> = events.iter().map(|event| serde_json::to_string(event).unwrap()).collect();
+        let value = lines.join("\n");
+        let on_log = FutureRecord::to(topics::EVENTS).partition(1).key("demo").payload(&value);
+        self.producer.send(on_log, DEADLINE).await.unwrap();
+    }
+
+    /// Opens `/live/events` with this query and these further header lines.
+    pub(crate) async fn stream(&self, query: &str, cookie: &str, more: &str) -> Stream {
+        self.stream_on(TcpStream::connect(self.address).await.unwrap(), query, cookie, more).await
+    }
+
+    /// A reader whose kernel takes little before it reads.
+    pub(crate) async fn stream_with_small_buffers(&self, query: &str, cookie: &str) -> Stream {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4_096).unwrap();
+        self.stream_on(socket.connect(self.address).await.unwrap(), query, cookie, "").await
+    }
+
+    async fn stream_on(&self, mut socket: TcpStream, query: &str, cookie: &str, more: &str) -> Stream {
+        let request = format!(
+            "GET /live/events?{query} HTTP/1.1\r\nhost: {}\r\ncookie: {cookie}\r\n{more}\r\n",
+            self.address
+        );
+        socket.write_all(request.as_bytes()).await.unwrap();
+        Stream { socket, read: Vec::new(), page: Page::default(), last_id: String::new() }
+    }
+
     pub(crate) async fn report(&self, report: &PresenceReport) {
         let value = serde_json::to_vec(report).unwrap();
         let on_log = FutureRecord::to(topics::PRESENCE).partition(0).key(&report.node).payload(&value);
@@ -350,6 +393,9 @@ pub(crate) struct Page {
     pub(crate) online: Online,
     pub(crate) freshness: Freshness,
     pub(crate) live: LiveState,
+    pub(crate) goals: BTreeMap<String, u64>,
+    pub(crate) alerts: Option<Vec<Alert>>,
+    pub(crate) events: Vec<FeedEvent>,
     pub(crate) snapshots: u32,
     pub(crate) deltas: u32,
     pub(crate) heartbeats: u32,
@@ -362,6 +408,9 @@ impl Page {
             ViewerFrame::Snapshot(update) => {
                 self.snapshots += 1;
                 self.live = LiveState::default();
+                self.goals.clear();
+                self.online = Online::default();
+                self.alerts = None;
                 update
             }
             ViewerFrame::Delta(update) => {
@@ -374,10 +423,18 @@ impl Page {
                 self.heartbeats += 1;
                 return;
             }
-            ViewerFrame::Events { .. } | ViewerFrame::Error { .. } => panic!("{frame:?}"),
+            ViewerFrame::Events { events, .. } => {
+                self.events.extend(events.iter().cloned());
+                return;
+            }
+            ViewerFrame::Error { .. } => panic!("{frame:?}"),
         };
         self.position = Some(update.position);
         self.live.apply(&update.live);
+        self.goals.extend(update.goals.clone());
+        if let Some(alerts) = &update.alerts {
+            self.alerts = Some(alerts.clone());
+        }
         if let Some(online) = &update.online {
             self.online = online.clone();
         }
@@ -398,11 +455,13 @@ pub(crate) struct Viewer {
 
 impl Viewer {
     pub(crate) async fn subscribe(&mut self, site: &str, resume: Option<Position>) {
-        self.subscribe_to(site, Filter::default(), resume).await;
+        self.subscribe_to(site, json!({}), resume).await;
     }
 
-    pub(crate) async fn subscribe_to(&mut self, site: &str, filter: Filter, resume: Option<Position>) {
-        let request = ViewerRequest::Subscribe { site: SiteId::try_from(site).unwrap(), filter, resume };
+    pub(crate) async fn subscribe_to(&mut self, site: &str, filter: Value, resume: Option<Position>) {
+        let site = SiteId::try_from(site).unwrap();
+        let filter: Filter = serde_json::from_value(filter).unwrap();
+        let request = ViewerRequest::Subscribe { site, filter, resume };
         self.say(&serde_json::to_string(&request).unwrap()).await;
     }
 
@@ -451,6 +510,74 @@ impl Viewer {
     }
 }
 
+/// A reader of server-sent events.
+pub(crate) struct Stream {
+    socket: TcpStream,
+    read: Vec<u8>,
+    pub(crate) page: Page,
+    /// What an `EventSource` would send when it comes back.
+    pub(crate) last_id: String,
+}
+
+impl Stream {
+    /// The answer's head: its first line and headers, in lower case.
+    pub(crate) async fn head(&mut self) -> String {
+        self.up_to(b"\r\n\r\n").await.expect("a head").to_lowercase()
+    }
+
+    /// The next frame, applied to the page; `None` when the stream is over.
+    pub(crate) async fn next(&mut self) -> Option<ViewerFrame> {
+        loop {
+            // Chunked: a length, a line break, the chunk, a line break. A chunk is one event.
+            let length = self.up_to(b"\r\n").await?;
+            let length = usize::from_str_radix(length.trim(), 16).unwrap();
+            while self.read.len() < length + 2 {
+                self.more().await?;
+            }
+            let chunk = String::from_utf8(self.read.drain(..length + 2).collect()).unwrap();
+            if length == 0 {
+                return None;
+            }
+            assert!(chunk.ends_with("\n\n\r\n"), "{chunk:?}");
+            for line in chunk.lines() {
+                if let Some(id) = line.strip_prefix("id: ") {
+                    self.last_id = id.to_owned();
+                } else if let Some(frame) = line.strip_prefix("data: ") {
+                    let frame = serde_json::from_str(frame).unwrap();
+                    self.page.apply(&frame);
+                    return Some(frame);
+                }
+            }
+        }
+    }
+
+    pub(crate) async fn watch(&mut self, what: &str, mut shown: impl FnMut(&Page) -> bool) {
+        let deadline = Instant::now() + DEADLINE;
+        while !shown(&self.page) {
+            assert!(Instant::now() < deadline, "never shown: {what}; last: {:?}", self.page);
+            self.next().await.expect("it goes on");
+        }
+    }
+
+    async fn up_to(&mut self, end: &[u8]) -> Option<String> {
+        loop {
+            if let Some(at) = self.read.windows(end.len()).position(|window| window == end) {
+                let text = self.read.drain(..at + end.len()).collect();
+                return Some(String::from_utf8(text).unwrap());
+            }
+            self.more().await?;
+        }
+    }
+
+    async fn more(&mut self) -> Option<()> {
+        let mut bytes = vec![0; 16 * 1024];
+        let read = timeout(DEADLINE, self.socket.read(&mut bytes)).await.expect("bytes in time");
+        let read = read.ok().filter(|read| *read > 0)?;
+        self.read.extend_from_slice(&bytes[..read]);
+        Some(())
+    }
+}
+
 pub(crate) async fn until(mut condition: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     while !condition().await {
@@ -466,6 +593,15 @@ pub(crate) async fn within_deadline<T>(body: impl Future<Output = T>) -> T {
 
 pub(crate) fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64
+}
+
+/// The site that the tests are about.
+pub(crate) fn with_goals() -> Value {
+    json!({
+        "key": "demo",
+        "origins": ["*"],
+        "goals": [{"name": "Signed up", "event": "signup"}, {"name": "Thanks", "page": "/thanks/*"}],
+    })
 }
 
 /// A record with everything a partition has to tell of `demo`.

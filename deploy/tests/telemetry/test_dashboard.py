@@ -116,6 +116,7 @@ def test_a_query_asks_for_what_is_told(told, where, query):
         ("footfall_aggregator_failures_total", "messaging_destination_partition_id"),
         ("footfall_dashboard_closes_total", "footfall_close_code"),
         ("footfall_dashboard_history_total", "footfall_outcome"),
+        ("footfall_dashboard_filter_queries_total", "footfall_outcome"),
     }
     for name, labels in asked:
         assert name in told, f"{where}: no node tells {name}"

@@ -63,10 +63,17 @@ fn wires() -> Vec<Wire> {
         wire::<live::LiveRecord>("live_record", &["live_record"]),
         wire::<alert::Alert>("alert", &["alert"]),
         wire::<alert::AlertRecord>("alert_record", &["alert_record"]),
-        wire::<ViewerRequest>("viewer_request", &["viewer_subscribe"]),
+        wire::<ViewerRequest>("viewer_request", &["viewer_subscribe", "viewer_filtered", "viewer_feed"]),
         wire::<ViewerFrame>(
             "viewer_frame",
-            &["viewer_snapshot", "viewer_delta", "viewer_heartbeat", "viewer_error"],
+            &[
+                "viewer_snapshot",
+                "viewer_delta",
+                "viewer_delta_goals",
+                "viewer_events",
+                "viewer_heartbeat",
+                "viewer_error",
+            ],
         ),
     ]
 }

@@ -1,7 +1,7 @@
 //! `/api/`: JSON for the page and for programs. Every arm of [`Node::api`]'s table says what it asks of whom, through
 //! [`Access`] or [`Node::owner`] and [`Node::owner_of`].
 
-mod history;
+mod archive;
 mod keys;
 mod links;
 mod session;
@@ -71,11 +71,15 @@ impl Node {
             (["links", id], "DELETE") => self.remove_link(&access, id).await,
 
             (["history"], "GET") => self.history(&access, asked).await,
+            (["day"], "GET") => self.day(&access, asked).await,
+            (["firings"], "GET") => self.firings(&access, asked).await,
+            (["doctor"], "GET") => self.doctor(&access, asked).await,
+            (["export"], "GET") => self.export(&access, asked).await,
 
             (
                 [
                     "session" | "login" | "set-up" | "password" | "sites" | "users" | "keys" | "links"
-                    | "history",
+                    | "history" | "day" | "firings" | "doctor" | "export",
                 ]
                 | ["sites" | "users" | "keys" | "links", _],
                 _,

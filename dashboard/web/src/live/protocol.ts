@@ -45,7 +45,8 @@ export interface MinuteCounts extends SecondCounts {
 
 export interface Online {
   visitors: number;
-  visible: number;
+  /** Not told of one page's visitors. */
+  visible?: number;
   pages: Map<string, number>;
 }
 
@@ -136,7 +137,8 @@ function frame(value: unknown): ViewerFrame {
 
 function online(value: unknown): Online {
   const fields = object(value);
-  return { visitors: number(fields.visitors), visible: number(fields.visible), pages: counts(fields.pages) };
+  const visible = fields.visible === undefined ? {} : { visible: number(fields.visible) };
+  return { visitors: number(fields.visitors), ...visible, pages: counts(fields.pages) };
 }
 
 function freshness(value: unknown): Freshness {
