@@ -19,10 +19,7 @@ use opentelemetry_sdk::{
 use prometheus::{Encoder, Registry, TextEncoder};
 use serde::Deserialize;
 use tracing_subscriber::{
-    EnvFilter, Layer,
-    filter::{FilterExt, filter_fn},
-    layer::SubscriberExt,
-    util::SubscriberInitExt,
+    EnvFilter, Layer, filter::filter_fn, layer::SubscriberExt, util::SubscriberInitExt,
 };
 
 /// `[telemetry]`
@@ -152,16 +149,16 @@ impl Telemetry {
             LogFormat::Text => lines.with_target(false).boxed(),
             LogFormat::Json => lines.json().boxed(),
         };
-        let exported = match &sent {
-            Some(sent) => Some(
-                OpenTelemetryTracingBridge::new(&sent.logs)
-                    .with_filter(settings.filter()?.and(filter_fn(|meta| may_be_sent(meta.target())))),
-            ),
-            None => None,
-        };
+        let exported = sent.as_ref().map(|sent| {
+            OpenTelemetryTracingBridge::new(&sent.logs)
+                .with_filter(filter_fn(|meta| may_be_sent(meta.target())))
+        });
+        // One filter before both layers. With one in each, a Kafka client that is made asks whether librdkafka's lines
+        // are wanted, and when they are not, the next line of that thread is lost.
         tracing_subscriber::registry()
             .with(exported)
-            .with(lines.with_filter(settings.filter()?))
+            .with(lines)
+            .with(settings.filter()?)
             .try_init()
             .context("logs")?;
         let trace_ratio = if sent.is_some() { settings.trace_ratio } else { 0.0 };
