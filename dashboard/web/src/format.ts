@@ -28,7 +28,7 @@ export const timeOfDay = (ms: number): string => dayClock.format(ms);
 export const latency = (ms: number): string => (ms < 1_000 ? milliseconds.format(Math.round(ms)) : tenthsOfSecond.format(ms / 1_000));
 /** `share`: 0 to 1. */
 export const percent = (share: number): string => percents.format(share);
-export const perHundred = (value: number): string => (value < 10 ? tenths : whole).format(value);
+export const perHundred = (value: number): string => (value > 0 && value < 10 ? tenths : whole).format(value);
 
 /** How long somebody stayed: `42s`, `3 min 05s`. */
 export function duration(ms: number): string {

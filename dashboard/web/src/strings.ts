@@ -166,7 +166,7 @@ export const strings = {
     summary: (countries: number, count: string) => (countries === 1 ? 'Map: 1 country' : `Map: ${count} countries`),
     pointed: (country: string, views: string) => `${country}: ${views} page views`,
     unknown: (views: string) => `Country unknown or not listed: ${views}`,
-    notDrawn: (countries: string) => `Too small for this map: ${countries}`,
+    notDrawn: (countries: string) => `Not on the map: ${countries}`,
   },
 
   feed: {
