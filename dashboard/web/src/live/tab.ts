@@ -20,15 +20,13 @@ class Tab {
     const here = view?.online ?? view?.active ?? null;
     document.title = site && here !== null ? strings.title(format.count(here), site.name) : strings.product;
     this.#wanted = here === null ? '' : short(here);
-    if (this.#timer !== undefined || this.#wanted === this.#drawn) return;
-    this.#draw();
-    this.#timer = setTimeout(() => {
-      this.#timer = undefined;
-      if (this.#wanted !== this.#drawn) this.#draw();
-    }, EVERY_MS);
+    if (this.#timer === undefined) this.#draw();
   }
 
   #draw(): void {
+    this.#timer = undefined;
+    if (this.#wanted === this.#drawn) return;
+    this.#timer = setTimeout(() => this.#draw(), EVERY_MS);
     const link = document.querySelector<HTMLLinkElement>('link[rel=icon]');
     const picture = this.#wanted === '' ? null : painted(this.#wanted);
     if (!link || picture === null) return;
