@@ -20,6 +20,9 @@ export const GOALS = [
   { name: 'Asked for an offer', event: 'offer' },
 ];
 
+/** By values that visitors chose: `constructor` is one as any other. */
+const tally = () => Object.create(null);
+
 /** Repeatable, so that two screenshots differ only by what was changed. */
 export function seeded(seed) {
   let a = seed;
@@ -108,7 +111,8 @@ export class MockSite {
     const { goal, ...by } = filter;
     const matches = (view) => Object.entries(by).every(([dimension, value]) => view.values[dimension] === value);
     const reachers = goal && new Set(this.#views.filter((view) => this.#reached(view).includes(goal)).map(({ visitor }) => visitor));
-    const goals = Object.fromEntries(this.goals.map(({ name }) => [name, 0]));
+    const goals = tally();
+    for (const { name } of this.goals) goals[name] = 0;
     const sessions = new Map();
     const live = { totals: null, seconds: {}, minutes: {}, tops: {} };
     const visitorsOf = new Map();
@@ -139,14 +143,14 @@ export class MockSite {
       }
       for (const [dimension, value] of Object.entries({ ...values, event })) {
         if (value === '') continue;
-        const top = (live.tops[dimension] ??= {});
+        const top = (live.tops[dimension] ??= tally());
         top[value] = (top[value] ?? 0) + 1;
       }
     }
     for (const [minute, visitors] of visitorsOf) live.minutes[minute * 60].visitors = visitors.size;
     const ended = [...sessions.values()];
     for (const [dimension, page] of ended.flatMap(({ entry, exit }) => [['entry', entry], ['exit', exit]])) {
-      const top = (live.tops[dimension] ??= {});
+      const top = (live.tops[dimension] ??= tally());
       top[page] = (top[page] ?? 0) + 1;
     }
     const measures = {
@@ -155,7 +159,7 @@ export class MockSite {
       duration_ms: ended.reduce((sum, { from, to }) => sum + Math.max(0, to - from), 0),
     };
     live.totals = { active: active.size, visitors: all.size, ...measures, stored: this.stored, duplicate: Math.floor(this.stored / 600), late: Math.floor(this.stored / 4_000), poison: 0 };
-    const pages = {};
+    const pages = tally();
     for (const page of open.values()) pages[page] = (pages[page] ?? 0) + 1;
     const accepted = this.stored;
     const refused = Object.values(this.refused).reduce((sum, n) => sum + n, 0);
@@ -218,8 +222,8 @@ export class MockSite {
 /** What must be applied to `old` to get `newer`, as schemas/src/live.rs tells it. */
 export function changeTo(old, newer) {
   const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
-  const map = (a = {}, b = {}, none) => {
-    const out = {};
+  const map = (a = tally(), b = tally(), none) => {
+    const out = tally();
     for (const key of Object.keys(b)) if (!same(a[key], b[key])) out[key] = b[key];
     for (const key of Object.keys(a)) if (!(key in b)) out[key] = none;
     return out;

@@ -67,14 +67,16 @@ describe('whatever is put in', () => {
       page.on('popup', (popup) => opened.push(popup.url()));
       for (let n = 0; n < 3; n += 1) tick(mock);
       await page.locator('[data-alert]').first().waitFor();
-      await page.getByTestId('map').waitFor({ state: 'attached' });
+      await page.getByRole('heading', { name: 'Where from' }).scrollIntoViewIfNeeded();
+      await page.getByTestId('map').waitFor();
       await page.getByTestId('feed').scrollIntoViewIfNeeded();
       for (let n = 0; n < 30; n += 1) {
         tick(mock);
         await page.waitForTimeout(20);
       }
       await page.getByTestId('event').first().waitFor();
-      for (const more of await page.getByRole('button', { name: /^Show \d+ more/ }).all()) await more.click();
+      const more = page.getByRole('button', { name: /^Show \d+ more/ });
+      while ((await more.count()) > 0) await more.first().click();
       for (const dimension of ['page', 'entry', 'exit', 'referrer', 'channel', 'campaign', 'country', 'event', 'device', 'browser', 'system']) {
         const shown = await page.locator(`[data-testid=row][data-dimension=${dimension}]`).evaluateAll((rows) => rows.map(({ dataset }) => dataset.value));
         const all = Object.keys(told(mock).live.tops[dimension]);

@@ -15,6 +15,8 @@ import { ageOf, secondsOf, viewOf, type Age, type Seconds, type View } from './v
 const RUN_ON_MS = 5_000;
 /** Questions from whose quickest answer the way to the node is taken. */
 const EXCHANGES = 3;
+/** The list of events is drawn no more often: nobody reads faster. */
+const FEED_MS = 250;
 
 type Part = 'state' | 'feed' | 'tick';
 
@@ -37,6 +39,7 @@ export class Watch {
   readonly #feed = new EventFeed();
   readonly #clock = new NodeClock(Date.now() - performance.now());
   readonly #meter = new LatencyMeter();
+  #feedDue: ReturnType<typeof setTimeout> | undefined;
 
   constructor(
     readonly site: string,
@@ -55,7 +58,7 @@ export class Watch {
       heard: (now) => this.#clock.heard(now, performance.now()),
       events: (events) => {
         this.#feed.take(events);
-        this.#frame.mark('feed');
+        this.#feedDue ??= setTimeout(() => this.#feedNow(), FEED_MS);
       },
       failed: onFailed,
     });
@@ -70,21 +73,28 @@ export class Watch {
   feed(on: boolean): void {
     if (on) this.#feed.clear();
     this.#socket.feed(on);
-    this.#frame.mark('feed');
+    this.#feedNow();
   }
 
   /** The list of events stands still, or moves again. */
   hold(still: boolean): void {
     if (still) this.#feed.hold();
     else this.#feed.release();
-    this.#frame.mark('feed');
+    this.#feedNow();
   }
 
   stop(): void {
     clearInterval(this.#timer);
+    clearTimeout(this.#feedDue);
     removeEventListener('online', this.#hurry);
     document.removeEventListener('visibilitychange', this.#seen);
     this.#socket.stop();
+  }
+
+  #feedNow(): void {
+    clearTimeout(this.#feedDue);
+    this.#feedDue = undefined;
+    this.#frame.mark('feed');
   }
 
   #hurry = () => this.#socket.hurry();
