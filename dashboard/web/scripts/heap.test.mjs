@@ -5,7 +5,7 @@ import { agrees, shows, watching } from './stage.mjs';
 
 const FRAMES = 72_000;
 /** Before the first measurement everything that is made once is made. */
-const WARM_UP = 4_000;
+const WARM_UP = 16_000;
 /** Sent at once. */
 const BURST = 40;
 /** Sent and not yet read by the page, at most. */
