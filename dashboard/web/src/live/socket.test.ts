@@ -216,6 +216,11 @@ describe('where no WebSocket gets through', () => {
       vi.advanceTimersByTime(10_000);
     }
     expect([sockets.length, streams.length]).toEqual([7, 0]);
+    for (const told of [0, 0, 1]) {
+      last().onclose?.();
+      vi.advanceTimersByTime(10_000);
+      expect(streams).toHaveLength(told);
+    }
   });
 
   it('lets the browser come back by itself, and says meanwhile that the connection is lost', () => {
@@ -229,6 +234,16 @@ describe('where no WebSocket gets through', () => {
     stream.say(delta(2));
     expect(phases.at(-1)?.phase).toBe('connected');
     expect(streams).toHaveLength(1);
+  });
+
+  it('comes back by itself when the browser does not', () => {
+    const { stream, sockets } = blocked();
+    stream.onopen?.();
+    stream.say(snapshot(1));
+    stream.readyState = 2;
+    stream.onerror?.();
+    vi.advanceTimersByTime(10_000);
+    expect([sockets.length, stream.isClosed]).toEqual([4, true]);
   });
 
   it('tries both in turn while neither works', () => {
