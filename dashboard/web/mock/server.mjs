@@ -195,7 +195,11 @@ export async function start(options = {}) {
       clearInterval(ticks);
       clearInterval(beats);
       dropAll();
-      return new Promise((resolve) => server.close(resolve));
+      return new Promise((resolve) => {
+        server.close(resolve);
+        // A page that is still there may have a connection without a request yet: it would be waited for.
+        server.closeAllConnections();
+      });
     },
   };
 }

@@ -280,6 +280,7 @@ describe('what else the node tells', () => {
     await agrees(mock, page);
     await page.getByTestId('day').scrollIntoViewIfNeeded();
     await page.getByTestId('day').locator('summary').click();
+    await page.getByTestId('day').locator('tbody tr').first().waitFor();
     const { series } = mock.feeds.get('demo').site.day(Date.now());
     const cells = await page.getByTestId('day').locator('tbody tr').evaluateAll((rows) => rows.map((row) => [...row.querySelectorAll('td')].map(({ textContent }) => textContent)));
     assert.equal(cells.length, 288);
