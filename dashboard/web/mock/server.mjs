@@ -5,67 +5,79 @@ import { readFile } from 'node:fs/promises';
 import { extname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { WebSocketServer } from 'ws';
-import { MockSite, changeTo } from './site.mjs';
+import { Feeds } from './feeds.mjs';
+import { MockSite } from './site.mjs';
 
 export const POLICY =
-  "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; style-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'";
+  "default-src 'self'; script-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; style-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'";
 const TYPES = { '.html': 'text/html; charset=utf-8', '.js': 'text/javascript', '.css': 'text/css', '.svg': 'image/svg+xml' };
 const DIST = new URL('../dist/', import.meta.url);
-const DELTAS_KEPT = 40;
+const NAMES = { demo: 'Demo shop', shop: 'Lamps & Chairs' };
 
-/** Options: port, sites ({ key: page views per second }), signedIn, tickMs. Changed while it runs by `control`. */
-export async function start({ port = 0, sites = { demo: 3, shop: 0.4, empty: 0 }, signedIn = true, tickMs = 250 } = {}) {
-  const control = { signedIn, silent: 0, paused: false, refuseSockets: false, noHistory: false };
-  const mocks = Object.entries(sites).map(([key, perSecond], n) => new MockSite(key, perSecond, Date.now(), 7 + n));
-  const feeds = new Map(mocks.map((site) => [site.key, { site, epoch: Date.now(), seq: 1, told: told(site), deltas: [], viewers: new Set() }]));
+/**
+ * Options: port, sites ({ key: page views per second }), signedIn, tickMs, names ({ key: name }), tables and goals of the
+ * sites, public (keys), shares ({ token: key }). What `control` holds may be changed while it runs.
+ */
+export async function start(options = {}) {
+  const { port = 0, sites = { demo: 3, shop: 0.4, empty: 0 }, signedIn = true, tickMs = 250, names = NAMES, tables, goals } = options;
+  const control = {
+    signedIn,
+    public: options.public ?? [],
+    shares: options.shares ?? {},
+    silent: 0,
+    /** ms by which the log's clock is behind. */
+    behind: 300,
+    paused: false,
+    refuseSockets: false,
+    refuseEvents: false,
+    noHistory: false,
+    mostFilters: 10,
+    /** Sockets that were asked for. */
+    upgrades: 0,
+    /** What pages have asked for over their sockets. */
+    requests: [],
+  };
+  const mocks = Object.entries(sites).map(([key, perSecond], n) => new MockSite(key, perSecond, Date.now(), { seed: 7 + n, ...(tables && { tables }), ...(goals && { goals }) }));
+  const feeds = new Feeds(mocks, told);
+  const streams = new Set();
 
-  function told(site) {
-    const state = site.state(Date.now() - 300);
+  function told(site, filter) {
+    const state = site.state(Date.now() - control.behind, filter);
     state.freshness.silent_partitions = control.silent;
     return state;
   }
 
   function tick() {
-    if (control.paused) return;
-    for (const feed of feeds.values()) {
-      feed.site.step(Date.now(), tickMs);
-      const newer = told(feed.site);
-      const change = changeTo(feed.told, newer);
-      feed.told = newer;
-      feed.seq += 1;
-      const text = JSON.stringify({ t: 'delta', site: feed.site.key, epoch: feed.epoch, seq: feed.seq, now: Date.now(), ...change });
-      feed.deltas.push({ seq: feed.seq, text });
-      if (feed.deltas.length > DELTAS_KEPT) feed.deltas.shift();
-      for (const viewer of feed.viewers) viewer.send(text);
-    }
+    if (!control.paused) feeds.step(Date.now(), tickMs);
+  }
+
+  /** Who has an account may watch everything; others a public site, or what their link is for. */
+  function mayWatch(url, key) {
+    return control.signedIn || control.public.includes(key) || control.shares[url.searchParams.get('share')] === key;
+  }
+
+  /** Why a subscription is refused; `null`: it is not. */
+  function refusal(url, key, filter) {
+    if (!feeds.sites.has(key)) return { reason: 'unknown_site', detail: `no site ${key}` };
+    if (!mayWatch(url, key)) return { reason: 'not_allowed', detail: 'site: you may not watch it' };
+    const isNew = Object.keys(filter).length > 0 && !feeds.has(`${key} ${JSON.stringify(filter)}`);
+    if (isNew && feeds.filters() >= control.mostFilters) return { reason: 'too_many_filters', detail: 'filter: too many are watched here' };
+    return null;
   }
 
   async function answer(request, response) {
     const url = new URL(request.url, 'http://mock');
-    response.setHeader('content-security-policy', POLICY);
+    const isFrame = url.pathname.startsWith('/embed/');
+    response.setHeader('content-security-policy', isFrame ? POLICY.replace("frame-ancestors 'none'", "frame-ancestors 'self'") : POLICY);
     response.setHeader('x-content-type-options', 'nosniff');
     const json = (status, body) => response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(body));
     if (url.pathname === '/logout') {
       control.signedIn = false;
       return json(200, {});
     }
-    if (url.pathname.startsWith('/api/')) {
-      if (!control.signedIn) return json(401, { error: 'not_logged_in', detail: 'open a link that `footfall login` prints' });
-      if (url.pathname === '/api/session') return json(200, { signed_in: true });
-      if (url.pathname === '/api/sites') {
-        return json(200, { sites: mocks.map(({ key }) => ({
-          key,
-          name: { demo: 'Demo shop', shop: 'Lamps & Chairs' }[key] ?? key,
-          snippet: `<script defer src="http://127.0.0.1:8080/f.js" data-site="${key}"></script>`,
-          demo: key === 'shop' ? null : 'http://127.0.0.1:8080/demo/',
-        })) });
-      }
-      const feed = feeds.get(url.searchParams.get('site'));
-      if (control.noHistory) return json(503, { error: 'timeout', detail: 'ClickHouse cannot be asked at the moment' });
-      if (url.pathname === '/api/history' && feed) return json(200, feed.site.history(Date.now()));
-      return json(404, { error: 'not here' });
-    }
-    const path = url.pathname === '/' ? 'index.html' : url.pathname.slice(1);
+    if (url.pathname === '/live/events') return stream(request, response, url);
+    if (url.pathname.startsWith('/api/')) return ask(url, json);
+    const path = /^\/(?:(?:s|embed)\/[^/]+)?$/.test(url.pathname) ? 'index.html' : url.pathname.slice(1);
     const file = new URL(path, DIST);
     try {
       if (!file.href.startsWith(DIST.href)) throw new Error('outside');
@@ -76,30 +88,88 @@ export async function start({ port = 0, sites = { demo: 3, shop: 0.4, empty: 0 }
     }
   }
 
+  function ask(url, json) {
+    const visible = mocks.filter(({ key }) => mayWatch(url, key));
+    if (visible.length === 0 || (url.pathname === '/api/session' && !control.signedIn)) {
+      return json(401, { error: 'not_logged_in', detail: 'open a link that `footfall login` prints' });
+    }
+    if (url.pathname === '/api/session') return json(200, { user: 'operator', everything: true, expires_at: Date.now() + 3_600_000, now: Date.now() });
+    if (url.pathname === '/api/sites') {
+      return json(200, { sites: visible.map(({ key, goals }) => ({
+        key,
+        name: names[key] ?? key,
+        snippet: `<script defer src="http://127.0.0.1:8080/f.js" data-site="${key}"></script>`,
+        demo: key === 'shop' ? null : 'http://127.0.0.1:8080/demo/',
+        role: control.signedIn ? 'owner' : 'viewer',
+        declared: true,
+        public: control.public.includes(key),
+        goals,
+      })) });
+    }
+    const site = visible.find(({ key }) => key === url.searchParams.get('site'));
+    if (control.noHistory) return json(503, { error: 'timeout', detail: 'ClickHouse cannot be asked at the moment' });
+    if (url.pathname === '/api/history' && site) return json(200, site.history(Date.now()));
+    if (url.pathname === '/api/day' && site) return json(200, site.day(Date.now()));
+    return json(404, { error: 'not here' });
+  }
+
+  function stream(request, response, url) {
+    const key = url.searchParams.get('site');
+    const filter = JSON.parse(url.searchParams.get('filter') ?? '{}');
+    const refused = refusal(url, key, filter);
+    if (control.refuseEvents) return response.writeHead(503).end();
+    if (refused) return response.writeHead(refused.reason === 'unknown_site' ? 404 : 403, { 'content-type': 'application/json' }).end(JSON.stringify({ error: refused.reason, detail: refused.detail }));
+    response.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-store' });
+    const viewer = { feedOn: false, send: (text, id) => response.write(`${id ? `id: ${id}\n` : ''}data: ${text}\n\n`) };
+    const feed = feeds.of(key, filter);
+    const [epoch, seq] = (request.headers['last-event-id'] ?? '').split('-').map(Number);
+    feeds.join(feed, viewer, seq === undefined ? null : { epoch, seq });
+    streams.add(response);
+    response.on('close', () => {
+      feed.viewers.delete(viewer);
+      streams.delete(response);
+    });
+  }
+
   const server = createServer((request, response) => void answer(request, response));
   const sockets = new WebSocketServer({ noServer: true, handleProtocols: () => 'footfall-live.v1' });
   server.on('upgrade', (request, socket, head) => {
-    if (!control.signedIn || control.refuseSockets) return socket.end('HTTP/1.1 401 Unauthorized\r\nconnection: close\r\n\r\n');
-    sockets.handleUpgrade(request, socket, head, (viewer) => {
+    const url = new URL(request.url, 'http://mock');
+    control.upgrades += 1;
+    const allowed = mocks.some(({ key }) => mayWatch(url, key));
+    if (!allowed || control.refuseSockets) return socket.end('HTTP/1.1 401 Unauthorized\r\nconnection: close\r\n\r\n');
+    sockets.handleUpgrade(request, socket, head, (connection) => {
       let feed;
-      viewer.on('message', (data) => {
-        const { site, resume } = JSON.parse(String(data));
+      const viewer = { feedOn: false, send: (text) => connection.send(text) };
+      connection.on('message', (data) => {
+        const message = JSON.parse(String(data));
+        control.requests.push(message);
+        if (message.t === 'feed') {
+          viewer.feedOn = message.on;
+          return;
+        }
+        const { site, filter = {}, resume } = message;
         feed?.viewers.delete(viewer);
-        feed = feeds.get(site);
-        if (!feed) return viewer.send(JSON.stringify({ t: 'error', reason: 'unknown_site', detail: `no site ${site}` }));
-        const missing = feed.deltas.filter(({ seq }) => seq > (resume?.seq ?? 0));
-        const whole = resume?.epoch === feed.epoch && resume.seq <= feed.seq && missing.length === feed.seq - resume.seq;
-        if (whole) for (const { text } of missing) viewer.send(text);
-        else viewer.send(JSON.stringify({ t: 'snapshot', site, epoch: feed.epoch, seq: feed.seq, now: Date.now(), ...feed.told }));
-        feed.viewers.add(viewer);
+        feed = undefined;
+        const refused = refusal(url, site, filter);
+        if (refused) return viewer.send(JSON.stringify({ t: 'error', ...refused }));
+        feed = feeds.of(site, filter);
+        feeds.join(feed, viewer, resume);
       });
-      viewer.on('close', () => feed?.viewers.delete(viewer));
+      connection.on('close', () => feed?.viewers.delete(viewer));
     });
   });
   const ticks = setInterval(tick, tickMs);
   const beats = setInterval(() => {
-    for (const viewer of sockets.clients) viewer.send(JSON.stringify({ t: 'heartbeat', now: Date.now() }));
+    const beat = JSON.stringify({ t: 'heartbeat', now: Date.now() });
+    for (const viewer of sockets.clients) viewer.send(beat);
+    for (const stream of streams) stream.write(`data: ${beat}\n\n`);
   }, 5_000);
+
+  function dropAll() {
+    sockets.clients.forEach((viewer) => viewer.terminate());
+    streams.forEach((stream) => stream.destroy());
+  }
 
   await new Promise((resolve) => server.listen(port, '127.0.0.1', resolve));
   return {
@@ -107,23 +177,29 @@ export async function start({ port = 0, sites = { demo: 3, shop: 0.4, empty: 0 }
     url: `http://127.0.0.1:${server.address().port}`,
     control,
     feeds,
+    sockets: sockets.clients,
+    streams,
     /** As on a site's first day: all there is came within the minute and the interval that still run. */
     makeYoung() {
       for (const feed of feeds.values()) {
         feed.site.makeYoung(Date.now());
-        feed.told = told(feed.site);
+        feed.told = told(feed.site, feed.filter);
         feed.epoch += 1;
         feed.deltas = [];
       }
-      sockets.clients.forEach((viewer) => viewer.terminate());
+      dropAll();
     },
     /** As when a node dies: no close frame. */
-    dropAll: () => sockets.clients.forEach((viewer) => viewer.terminate()),
+    dropAll,
     stop: () => {
       clearInterval(ticks);
       clearInterval(beats);
-      sockets.clients.forEach((viewer) => viewer.terminate());
-      return new Promise((resolve) => server.close(resolve));
+      dropAll();
+      return new Promise((resolve) => {
+        server.close(resolve);
+        // A page that is still there may have a connection without a request yet: it would be waited for.
+        server.closeAllConnections();
+      });
     },
   };
 }

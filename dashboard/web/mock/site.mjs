@@ -1,17 +1,27 @@
 // A made-up site: visitors come and go, and what the aggregators would tell of it is worked out second by second.
 
 const PAGES = ['/', '/shop', '/shop/lamp-oak', '/shop/chair-birch', '/pricing', '/blog', '/blog/counting-in-the-open', '/about', '/cart', '/checkout', '/docs/install', '/docs/privacy', '/blog/2026/a-very-long-path-that-somebody-really-uses-because-a-title-was-turned-into-an-address', '/<img src=x onerror=alert(1)>', '/search?q=%E2%80%AEevil'];
-const TABLES = {
+/** What visitors of a made-up site do; another may be given. */
+export const TABLES = {
   page: PAGES,
   referrer: ['google.com', 'news.ycombinator.com', 'duckduckgo.com', 'github.com', 'bing.com', 'mastodon.social', 'lobste.rs', 'reddit.com', 'javascript:alert(1)'],
   channel: ['direct', 'search', 'referral', 'social', 'email'],
   campaign: ['autumn-sale', 'newsletter-47'],
-  country: ['DE', 'US', 'FR', 'GB', 'NL', 'JP', 'BR', 'IN', 'CA', 'PL', 'SE'],
+  country: ['DE', 'US', 'FR', 'GB', 'NL', 'JP', 'BR', 'IN', 'CA', 'PL', 'SE', 'AU', 'SG', 'ZA', ''],
   device: ['desktop', 'mobile', 'tablet'],
   browser: ['Chrome', 'Safari', 'Firefox', 'Edge', 'Samsung Internet'],
   system: ['Windows', 'Android', 'iOS', 'macOS', 'Linux'],
+  event: ['add_to_cart', 'signup', 'search', 'purchase'],
 };
-const EVENTS = ['add_to_cart', 'signup', 'search', 'purchase'];
+export const GOALS = [
+  { name: 'Signed up', event: 'signup' },
+  { name: 'Bought something', event: 'purchase' },
+  { name: 'Read the docs', page: '/docs/' },
+  { name: 'Asked for an offer', event: 'offer' },
+];
+
+/** By values that visitors chose: `constructor` is one as any other. */
+const tally = () => Object.create(null);
 
 /** Repeatable, so that two screenshots differ only by what was changed. */
 export function seeded(seed) {
@@ -31,9 +41,14 @@ export class MockSite {
   #carry = 0;
   stored = 0;
   young = false;
+  #born = 0;
+  #newest = [];
+  alerts = [];
   refused = {};
 
-  constructor(key, perSecond, now, seed = 7) {
+  constructor(key, perSecond, now, { seed = 7, tables = TABLES, goals = GOALS } = {}) {
+    this.tables = tables;
+    this.goals = goals;
     this.key = key;
     this.perSecond = perSecond;
     this.#random = seeded(seed);
@@ -60,29 +75,59 @@ export class MockSite {
     this.#carry += (this.perSecond * wave * ms) / 1_000 * (0.4 + 1.2 * this.#random());
     while (this.#carry >= 1) {
       this.#carry -= 1;
-      const values = Object.fromEntries(Object.entries(TABLES).map(([dimension, list]) => [dimension, this.#pick(list)]));
+      const { event: events, ...others } = this.tables;
+      const values = Object.fromEntries(Object.entries(others).map(([dimension, list]) => [dimension, this.#pick(list)]));
       if (this.#random() < 0.45) values.referrer = '';
       if (this.#random() < 0.8) values.campaign = '';
-      const event = this.#random() < 0.18 ? this.#pick(EVENTS) : '';
+      const event = this.#random() < 0.18 ? this.#pick(events) : '';
       const visitor = Math.floor(now / 90_000) * 7 + Math.floor(this.#random() * 40 * Math.max(1, this.perSecond));
-      this.#views.push({ at: now - Math.floor(this.#random() * ms), visitor, values, event });
+      const view = { id: `018c1f00-0000-7000-8000-${String((this.#born += 1)).padStart(12, '0')}`, at: now - Math.floor(this.#random() * ms), visitor, values, event };
+      this.#views.push(view);
+      this.#newest.push(view);
       this.stored += event ? 3 : 2;
     }
     const from = now - 30 * 60_000;
     while (this.#views.length > 0 && this.#views[0].at < from) this.#views.shift();
   }
 
+  /** The events since the last call, as the feed tells them, with what they may be filtered by. */
+  takeEvents() {
+    const views = this.#newest;
+    this.#newest = [];
+    return views.flatMap(({ id, at, values, event }) => {
+      const { page, referrer, channel, country, browser, device } = values;
+      const told = { id, received_at: at, kind: 'view', page, referrer, channel, country, browser, device };
+      const more = event ? { ...told, id: id.replace('-8000-', '-8001-'), kind: 'custom', name: event } : { ...told, id: id.replace('-8000-', '-8002-'), kind: 'engagement' };
+      return [told, ...(event || id.endsWith('0') ? [more] : [])].map((told) => ({ told, values }));
+    });
+  }
+
+  #reached(view) {
+    return this.goals.filter(({ event, page }) => (event ? view.event === event : view.values.page.startsWith(page))).map(({ name }) => name);
+  }
+
   /** The whole of what a viewer is told, as the protocol writes it. */
-  state(clock) {
+  state(clock, filter = {}) {
+    const { goal, ...by } = filter;
+    const matches = (view) => Object.entries(by).every(([dimension, value]) => view.values[dimension] === value);
+    const reachers = goal && new Set(this.#views.filter((view) => this.#reached(view).includes(goal)).map(({ visitor }) => visitor));
+    const goals = tally();
+    for (const { name } of this.goals) goals[name] = 0;
+    const sessions = new Map();
     const live = { totals: null, seconds: {}, minutes: {}, tops: {} };
     const visitorsOf = new Map();
     const lastMinute = Math.floor(clock / 60_000);
     const all = new Set();
     const active = new Set();
     const open = new Map();
-    for (const { at, visitor, values, event } of this.#views) {
+    for (const view of this.#views) {
+      const { at, visitor, values, event } = view;
       const minute = Math.floor(at / 60_000);
       if (at > clock || minute <= lastMinute - 30) continue;
+      if (!matches(view) || (reachers && !reachers.has(visitor))) continue;
+      for (const name of this.#reached(view)) goals[name] += 1;
+      const session = sessions.get(visitor) ?? { entry: values.page, from: at, views: 0, events: 0 };
+      sessions.set(visitor, Object.assign(session, { exit: values.page, to: Math.max(at, session.to ?? 0), views: session.views + 1, events: session.events + Number(event !== '') }));
       all.add(visitor);
       if (at > clock - 5 * 60_000) active.add(visitor);
       if (at > clock - 45_000) open.set(visitor, values.page);
@@ -98,21 +143,61 @@ export class MockSite {
       }
       for (const [dimension, value] of Object.entries({ ...values, event })) {
         if (value === '') continue;
-        const top = (live.tops[dimension] ??= {});
+        const top = (live.tops[dimension] ??= tally());
         top[value] = (top[value] ?? 0) + 1;
       }
     }
     for (const [minute, visitors] of visitorsOf) live.minutes[minute * 60].visitors = visitors.size;
-    live.totals = { active: active.size, visitors: all.size, stored: this.stored, duplicate: Math.floor(this.stored / 600), late: Math.floor(this.stored / 4_000), poison: 0 };
-    const pages = {};
+    const ended = [...sessions.values()];
+    for (const [dimension, page] of ended.flatMap(({ entry, exit }) => [['entry', entry], ['exit', exit]])) {
+      const top = (live.tops[dimension] ??= tally());
+      top[page] = (top[page] ?? 0) + 1;
+    }
+    const measures = {
+      sessions: ended.length,
+      bounces: ended.filter(({ views, events }) => views === 1 && events === 0).length,
+      duration_ms: ended.reduce((sum, { from, to }) => sum + Math.max(0, to - from), 0),
+    };
+    live.totals = { active: active.size, visitors: all.size, ...measures, stored: this.stored, duplicate: Math.floor(this.stored / 600), late: Math.floor(this.stored / 4_000), poison: 0 };
+    const pages = tally();
     for (const page of open.values()) pages[page] = (pages[page] ?? 0) + 1;
     const accepted = this.stored;
     const refused = Object.values(this.refused).reduce((sum, n) => sum + n, 0);
-    return {
+    const isFiltered = Object.keys(filter).length > 0;
+    const whole = isFiltered ? {} : {
       online: { visitors: open.size, visible: Math.round(open.size * 0.62), pages },
-      freshness: { clock, newest: this.#views.at(-1)?.at ?? 0, silent_partitions: 0, nodes: 2 },
       ledger: { received: accepted + refused + (accepted > 0 ? 17 : 0), accepted, refused: this.refused, retried: accepted > 0 ? 14 : 0, evicted: 0 },
+    };
+    return {
+      ...whole,
+      alerts: this.alerts,
+      goals,
+      freshness: { clock, newest: this.#views.at(-1)?.at ?? 0, silent_partitions: 0, nodes: 2 },
       live,
+    };
+  }
+
+  /** Active visitors by 5 minutes: today so far, yesterday, a week ago. */
+  day(now) {
+    const step = 300_000;
+    const midnight = Math.floor(now / 86_400_000) * 86_400_000;
+    const curve = (seed, many) => {
+      const random = seeded(seed);
+      let drift = 0;
+      return Array.from({ length: 288 }, (_, n) => {
+        drift = drift * 0.8 + (random() - 0.5) * 0.2;
+        const hour = n / 12;
+        return Math.round(many * this.perSecond * 26 * (1 + drift) * Math.max(0.05, Math.sin(((hour - 6) / 24) * 2 * Math.PI) * 0.5 + 0.5));
+      });
+    };
+    const so = Math.floor((now - midnight) / step);
+    return {
+      step_ms: step,
+      series: [
+        { label: 'today', from: midnight, points: curve(3, 1).map((value, n) => (n <= so ? value : null)) },
+        { label: 'yesterday', from: midnight - 86_400_000, points: curve(5, 0.92) },
+        { label: 'last_week', from: midnight - 7 * 86_400_000, points: curve(9, 0.8).map((value, n) => (n < 20 ? null : value)) },
+      ],
     };
   }
 
@@ -137,8 +222,8 @@ export class MockSite {
 /** What must be applied to `old` to get `newer`, as schemas/src/live.rs tells it. */
 export function changeTo(old, newer) {
   const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
-  const map = (a = {}, b = {}, none) => {
-    const out = {};
+  const map = (a = tally(), b = tally(), none) => {
+    const out = tally();
     for (const key of Object.keys(b)) if (!same(a[key], b[key])) out[key] = b[key];
     for (const key of Object.keys(a)) if (!(key in b)) out[key] = none;
     return out;
@@ -154,6 +239,8 @@ export function changeTo(old, newer) {
     if (Object.keys(changed).length > 0) live.tops[dimension] = changed;
   }
   const out = { live };
-  for (const part of ['online', 'freshness', 'ledger']) if (!same(old[part], newer[part])) out[part] = newer[part];
+  const goals = Object.fromEntries(Object.entries(newer.goals).filter(([name, count]) => old.goals[name] !== count));
+  if (Object.keys(goals).length > 0) out.goals = goals;
+  for (const part of ['online', 'freshness', 'ledger', 'alerts']) if (!same(old[part], newer[part])) out[part] = newer[part];
   return out;
 }

@@ -17,7 +17,16 @@ const shots = [
   { name: 'live-light-full', options: { ...DESK, colorScheme: 'light' }, full: true },
   { name: 'live-phone', options: { ...PHONE, colorScheme: 'dark' }, full: true },
   { name: 'live-narrow', options: { ...NARROW, colorScheme: 'light' }, full: true },
-  { name: 'live-wall', options: { ...WALL, colorScheme: 'dark' } },
+  { name: 'live-large', options: { ...WALL, colorScheme: 'dark' }, full: true },
+  { name: 'filtered', hash: '#/live/demo?country=DE&page=%2Fshop', options: { ...DESK, colorScheme: 'light' }, act: alerts, full: true },
+  { name: 'filtered-phone', hash: '#/live/demo?country=DE&page=%2Fshop', options: { ...PHONE, colorScheme: 'dark' }, act: alerts },
+  { name: 'refused', hash: '#/live/demo?country=DE', options: { ...DESK, colorScheme: 'light' }, before: (mock) => (mock.control.mostFilters = 0) },
+  { name: 'wall', hash: '#/wall', options: { ...WALL, colorScheme: 'dark' } },
+  { name: 'wall-hd', hash: '#/wall/shop,demo', options: { viewport: { width: 1920, height: 1080 }, colorScheme: 'light' }, act: alerts },
+  { name: 'wall-upright', hash: '#/wall/demo', options: { viewport: { width: 1080, height: 1920 }, colorScheme: 'dark' } },
+  { name: 'shared', path: '/s/demo?share=secret', signedIn: false, options: { ...DESK, colorScheme: 'dark' } },
+  { name: 'embedded', path: '/embed/demo', signedIn: false, options: { viewport: { width: 640, height: 620 }, colorScheme: 'light' } },
+  { name: 'embedded-narrow', path: '/embed/demo', signedIn: false, options: { viewport: { width: 320, height: 700 }, colorScheme: 'light' }, full: true },
   { name: 'young', options: { ...DESK, colorScheme: 'light' }, act: young },
   { name: 'young-phone', options: { ...PHONE, colorScheme: 'dark' }, full: true, act: young },
   { name: 'empty', hash: '#/live/empty', options: { ...DESK, colorScheme: 'light' } },
@@ -26,7 +35,7 @@ const shots = [
   { name: 'lost', options: { ...DESK, colorScheme: 'light' }, act: lost },
   { name: 'stale', options: { ...DESK, colorScheme: 'dark' }, act: stale },
   { name: 'explained', options: { ...PHONE, colorScheme: 'light' }, act: explained },
-  { name: 'signed-out', options: { ...DESK, colorScheme: 'dark' }, signedIn: false, expected: /401/ },
+  { name: 'signed-out', options: { ...DESK, colorScheme: 'dark' }, signedIn: false, before: (mock) => (mock.control.public = []), expected: /401/ },
 ];
 
 async function lost(page, mock) {
@@ -44,16 +53,27 @@ async function young(page, mock) {
   await page.reload();
   await page.waitForTimeout(1_600);
 }
+async function alerts(page, mock) {
+  const opened_at = Math.floor(Date.now() / 60_000) * 60_000 - 240_000;
+  for (const { site } of mock.feeds.values()) {
+    site.alerts = [
+      { id: '1', site: site.key, rule: 'rush', kind: 'threshold', opened_at, value: 612, threshold: 500, text: 'Demo shop: rush: 612 page views in 5 minutes (at least 500)' },
+      { id: '2', site: site.key, rule: 'quiet', kind: 'silence', opened_at: opened_at - 900_000, resolved_at: opened_at, value: 10, threshold: 10, text: 'Resolved: Demo shop: quiet: no events for 10 minutes' },
+    ];
+  }
+  await page.locator('[data-testid=alerts]').waitFor();
+}
 async function explained(page) {
   await page.getByRole('button', { name: /Online now/ }).click();
 }
 
 const browser = await launch();
 let complained = 0;
-for (const { name, options, hash = '', full = false, act, signedIn = true, expected } of shots) {
+for (const { name, options, path = '/', hash = '', full = false, before, act, signedIn = true, expected = path === '/' ? undefined : /401/ } of shots) {
   if (only && !name.includes(only)) continue;
-  const mock = await start({ signedIn });
-  const { page, context, complaints } = await open(browser, `${mock.url}/${hash}`, options);
+  const mock = await start({ signedIn, public: ['demo'], shares: { secret: 'demo' } });
+  before?.(mock);
+  const { page, context, complaints } = await open(browser, `${mock.url}${path}${hash}`, options);
   await page.waitForTimeout(1_600);
   await act?.(page, mock);
   await page.waitForTimeout(400);

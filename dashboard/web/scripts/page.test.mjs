@@ -1,49 +1,7 @@
 // The built page in Chromium against the stand-in server: npm run build && npm run test:browser
 import assert from 'node:assert/strict';
-import { after, before, describe, it } from 'node:test';
-import { start } from '../mock/server.mjs';
-import { launch, open } from './browser.mjs';
-
-let browser;
-before(async () => (browser = await launch()));
-after(() => browser.close());
-
-/** A server whose numbers stand still unless told to tick, and a page that watches it. */
-async function watching(test, { hash = '', sites, signedIn = true, live = false } = {}) {
-  const mock = await start({ signedIn, tickMs: 100, ...(sites && { sites }) });
-  mock.control.paused = !live;
-  test.after(() => mock.stop());
-  const { page, context, complaints } = await open(browser, `${mock.url}/${hash}`, { viewport: { width: 1280, height: 900 } });
-  test.after(() => context.close());
-  page.setDefaultTimeout(10_000);
-  return { mock, page, complaints };
-}
-
-const phase = (page, state) => page.locator(`[data-testid=connection][data-state=${state}]`).waitFor();
-const shows = (page, testid, count) => page.locator(`[data-testid=${testid}][data-count="${count}"]`).waitFor();
-const told = (mock, site = 'demo') => mock.feeds.get(site).told;
-const viewsOf = (state) => Object.values(state.live.minutes).reduce((sum, { views }) => sum + views, 0);
-
-/** The page shows exactly what the stand-in holds. */
-async function agrees(mock, page, site = 'demo') {
-  await page.locator('[data-testid=row]').first().waitFor();
-  const state = told(mock, site);
-  await shows(page, 'online', state.online.visitors);
-  await shows(page, 'active', state.live.totals.active);
-  await shows(page, 'visitors', state.live.totals.visitors);
-  await shows(page, 'views30', viewsOf(state));
-  const rows = await page.locator('[data-testid=row][data-dimension=country]').evaluateAll((all) =>
-    all.map(({ dataset }) => [dataset.value, Number(dataset.count)]));
-  assert.ok(rows.length > 0, 'no countries are listed');
-  for (const [value, count] of rows) assert.equal(count, state.live.tops.country[value], value);
-}
-
-/** Lets the stand-in tell one change. */
-function tick(mock) {
-  mock.control.paused = false;
-  mock.tick();
-  mock.control.paused = true;
-}
+import { describe, it } from 'node:test';
+import { agrees, phase, shows, tick, told, watching } from './stage.mjs';
 
 describe('the page', () => {
   it('shows what the node tells, and every change of it, without a reload', async (test) => {
@@ -110,61 +68,6 @@ describe('the page', () => {
     await shows(page, 'online', 1_000);
     const drawn = await page.evaluate(() => globalThis.mutations);
     assert.ok(drawn > 0 && drawn <= 100, `${drawn} draws of 1,000 changes`);
-  });
-
-  it('holds no more after 20,000 changes than after the first 2,000', async (test) => {
-    const { mock, page } = await watching(test);
-    await agrees(mock, page);
-    const feed = mock.feeds.get('demo');
-    const debug = await page.context().newCDPSession(page);
-    let n = 0;
-    async function heapAfter(changes) {
-      for (let end = n + changes; n < end; ) {
-        // Twenty to a frame; values come and go, time goes on.
-        for (let more = 0; more < 20; more += 1, n += 1) {
-          feed.seq += 1;
-          const clock = feed.told.freshness.clock + n * 100;
-          const second = Math.floor(clock / 1_000);
-          const live = {
-            seconds: { [second]: { views: n % 9, events: 9 } },
-            minutes: { [second - (second % 60)]: { views: n % 90, events: 9, visitors: 1, sessions: 1 } },
-            tops: { page: { [`/${n}`]: 1 + (n % 50), [`/${n - 200}`]: 0 }, referrer: { [`${n}.example`]: 5, [`${n - 200}.example`]: 0 } },
-          };
-          const freshness = { ...feed.told.freshness, clock };
-          const online = { visitors: n, visible: 1, pages: { [`/${n}`]: 1 } };
-          const text = JSON.stringify({ t: 'delta', site: 'demo', epoch: feed.epoch, seq: feed.seq, now: clock, online, freshness, live });
-          for (const viewer of feed.viewers) viewer.send(text);
-        }
-        await new Promise((resolve) => setTimeout(resolve, 16));
-      }
-      await shows(page, 'online', n - 1);
-      await debug.send('HeapProfiler.collectGarbage');
-      return (await debug.send('Runtime.getHeapUsage')).usedSize;
-    }
-    const first = await heapAfter(2_000);
-    const last = await heapAfter(20_000);
-    const grown = (last - first) / 1_024;
-    console.log(`heap ${(first / 1_048_576).toFixed(1)} MiB, after 20,000 changes ${grown.toFixed(0)} KiB more`);
-    assert.ok(grown < 1_024, `${grown} KiB more`);
-  });
-
-  it('shows what visitors put in as text', async (test) => {
-    const { mock, page, complaints } = await watching(test);
-    const evil = ['<img src=x onerror=alert(1)>', 'javascript:alert(1)', '"><script>alert(1)</script>', '__proto__', '{@html x}'];
-    const feed = mock.feeds.get('demo');
-    await agrees(mock, page);
-    for (const dimension of ['page', 'referrer', 'channel', 'campaign', 'country', 'event', 'device', 'browser', 'system']) {
-      feed.told.live.tops[dimension] = Object.fromEntries(evil.map((value, n) => [value, 9_000_000 - n]));
-    }
-    feed.epoch += 1;
-    mock.dropAll();
-    for (const value of evil) {
-      const rows = page.locator(`[data-testid=row][data-value=${JSON.stringify(value)}]`);
-      await rows.nth(8).waitFor();
-      assert.ok((await rows.first().innerText()).includes(value));
-    }
-    assert.equal(await page.locator('#app img, #app script, #app a[href^="javascript"]').count(), 0);
-    assert.deepEqual(complaints.filter((text) => /policy|dialog/.test(text)), []);
   });
 
   it('tells that nothing happens and what to do about it', async (test) => {

@@ -1,5 +1,7 @@
 // What the page asks of its own server over HTTP. Everything else comes over the socket.
 
+import { withShare } from './shell';
+
 export interface Site {
   key: string;
   /** Shown; the key when empty. */
@@ -7,6 +9,22 @@ export interface Site {
   snippet: string;
   /** The demo site's address, where there is one. */
   demo: string | null;
+  /** Names of its goals. */
+  goals: string[];
+}
+
+/** Active visitors of a day, interval by interval. */
+export interface DaySeries {
+  label: 'today' | 'yesterday' | 'last_week';
+  /** Start of the first interval, ms since 1970. */
+  from: number;
+  /** `null`: nothing is known of it, or it is still to come. */
+  points: (number | null)[];
+}
+
+export interface Day {
+  stepMs: number;
+  series: DaySeries[];
 }
 
 export interface Counts {
@@ -49,11 +67,12 @@ export async function session(): Promise<boolean> {
 export async function sites(): Promise<Site[]> {
   const list = ((await get('/api/sites')) as { sites?: unknown }).sites;
   if (!Array.isArray(list)) throw new ApiError(200, '/api/sites: no list of sites');
-  return (list as Partial<Site>[]).map((site) => ({
+  return (list as Partial<Omit<Site, 'goals'> & { goals: { name?: unknown }[] }>[]).map((site) => ({
     key: String(site.key),
     name: site.name || String(site.key),
     snippet: site.snippet ?? '',
     demo: site.demo ?? null,
+    goals: (site.goals ?? []).map(({ name }) => String(name)),
   }));
 }
 
@@ -63,6 +82,23 @@ export async function history(site: string): Promise<History> {
   return { points: body.points, totals: body.totals };
 }
 
+export async function day(site: string): Promise<Day> {
+  const body = (await get(`/api/day?site=${encodeURIComponent(site)}`)) as { step_ms?: unknown; series?: unknown };
+  if (typeof body.step_ms !== 'number' || !Array.isArray(body.series)) throw new ApiError(200, '/api/day: no step or no series');
+  return { stepMs: body.step_ms, series: body.series as DaySeries[] };
+}
+
+/** How long the server takes to answer, ms; `null`: it does not. */
+export async function roundTripMs(): Promise<number | null> {
+  const sent = performance.now();
+  try {
+    await fetch('/favicon.svg', { cache: 'no-store' });
+    return performance.now() - sent;
+  } catch {
+    return null;
+  }
+}
+
 export async function signOut(): Promise<void> {
   await fetch('/logout', { method: 'POST', credentials: 'same-origin' });
 }
@@ -70,7 +106,7 @@ export async function signOut(): Promise<void> {
 async function get(path: string): Promise<unknown> {
   let response: Response;
   try {
-    response = await fetch(path, { headers: { accept: 'application/json' }, credentials: 'same-origin', cache: 'no-store' });
+    response = await fetch(withShare(path), { headers: { accept: 'application/json' }, credentials: 'same-origin', cache: 'no-store' });
   } catch {
     throw new ApiError(0, 'no connection');
   }

@@ -7,6 +7,9 @@ const short = new Intl.NumberFormat(locales, { notation: 'compact', maximumFract
 const tenths = new Intl.NumberFormat(locales, { minimumFractionDigits: 1, maximumFractionDigits: 1 });
 const seconds = new Intl.NumberFormat(locales, { style: 'unit', unit: 'second', unitDisplay: 'narrow', maximumFractionDigits: 0 });
 const minutes = new Intl.NumberFormat(locales, { style: 'unit', unit: 'minute', unitDisplay: 'short', maximumFractionDigits: 0 });
+const milliseconds = new Intl.NumberFormat(locales, { style: 'unit', unit: 'millisecond', unitDisplay: 'short', maximumFractionDigits: 0 });
+const tenthsOfSecond = new Intl.NumberFormat(locales, { style: 'unit', unit: 'second', unitDisplay: 'short', maximumFractionDigits: 1 });
+const percents = new Intl.NumberFormat(locales, { style: 'percent', maximumFractionDigits: 0 });
 const hours = new Intl.NumberFormat(locales, { style: 'unit', unit: 'hour', unitDisplay: 'short', maximumFractionDigits: 0 });
 const clock = new Intl.DateTimeFormat(locales, { hour: '2-digit', minute: '2-digit', second: '2-digit' });
 const minuteClock = new Intl.DateTimeFormat(locales, { hour: '2-digit', minute: '2-digit' });
@@ -20,6 +23,18 @@ export const rate = (value: number): string => (value === 0 || value >= 100 ? wh
 export const time = (ms: number): string => clock.format(ms);
 export const timeOfMinute = (ms: number): string => minuteClock.format(ms);
 export const timeOfDay = (ms: number): string => dayClock.format(ms);
+
+/** How long something takes: milliseconds below a second. */
+export const latency = (ms: number): string => (ms < 1_000 ? milliseconds.format(Math.round(ms)) : tenthsOfSecond.format(ms / 1_000));
+/** `share`: 0 to 1. */
+export const percent = (share: number): string => percents.format(share);
+export const perHundred = (value: number): string => (value > 0 && value < 10 ? tenths : whole).format(value);
+
+/** How long somebody stayed: `42s`, `3 min 05s`. */
+export function duration(ms: number): string {
+  const s = Math.max(0, Math.round(ms / 1_000));
+  return s < 60 ? seconds.format(s) : `${minutes.format(Math.floor(s / 60))} ${seconds.format(s % 60)}`;
+}
 
 export function age(ms: number): string {
   const s = Math.max(0, Math.round(ms / 1_000));

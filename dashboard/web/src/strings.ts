@@ -1,6 +1,7 @@
 // Every text a person reads. Numbers and times are formatted before they come here (format.ts).
 
-import type { Dimension } from './live/protocol';
+import type { FilterKey } from './live/filter';
+import type { Dimension, EventKind } from './live/protocol';
 
 export const strings = {
   product: 'Footfall',
@@ -19,12 +20,22 @@ export const strings = {
   connection: {
     connecting: 'connecting…',
     connected: 'connected',
+    overEvents: 'connected without WebSocket',
     lost: (since: string) => `connection lost since ${since}, trying again`,
     never: 'no connection yet, trying again',
     refused: {
       unknown_site: 'this site is no longer configured',
       not_allowed: 'you may not watch this site',
       malformed: 'this page is out of date: reload it',
+      too_many_filters: 'too many filters are watched',
+    },
+    refusal: {
+      too_many_filters: 'This node counts no more filters at the same time. Take this filter away, or try again later.',
+      not_allowed: 'You may not watch this. The link may have ended or been taken back, or it shows only a part of the site.',
+      unknown_site: 'There is no such site here.',
+      malformed: 'This page and the node do not understand each other. Reload the page.',
+      again: 'Try again',
+      without: 'Show everything',
     },
   },
 
@@ -34,14 +45,24 @@ export const strings = {
       'Visitors with an open connection to this site right now, told by the ingest nodes every second. Somebody who goes from page to page stays online; who leaves counts for 3 seconds more.',
     active: 'Distinct visitors with at least one event in the last 5 minutes.',
     visitors: 'Distinct visitors with at least one event in the last 30 minutes.',
+    sessions: 'Sessions that started in the last 30 minutes: a visitor’s activity until it pauses.',
+    bounce: 'Of the sessions that started in the last 30 minutes, how many consist of one page view and no custom event.',
+    duration: 'From the first to the last event of a session, the mean of those that started in the last 30 minutes.',
     views: 'Page views of the last 30 minutes, the minute that runs included. Equals the sum of the bars below.',
     perSecond: 'Page views by second over the last minute, by the time they happened. The number is the mean of the last 10 whole seconds.',
     minutes: 'Bars: page views by minute. Line: distinct visitors in that minute. The pale bar and the ring are the minute that still runs.',
     history: 'Read from the database once a minute; the pale bar and the ring are the quarter of an hour that still runs. Late events are in here too; the lists and minutes above count what arrived in time.',
-    freshness: 'All numbers hold every event that reached the log up to this moment. When a counting process falls silent, the page says since when.',
+    freshness:
+      'All numbers hold every event that reached the log up to this moment. When a counting process falls silent, the page says since when. Event to screen: from the receipt of the newest event of each change until this page had drawn it, by the node’s clock and half of the quickest answer’s time, over the last 5 minutes; half were quicker than p50. How far ClickHouse is behind is not told here: the curves that are read from it say when.',
+    map: 'Page views of the last 30 minutes by country. A country flashes when its number rises. Click on one to see only its visitors.',
+    goals: 'How often each goal was reached in the last 30 minutes, and how often for each 100 visitors of the same 30 minutes. Who reaches a goal twice counts twice.',
+    day: 'Active visitors (5 minutes) over the day, with yesterday and the same day of last week behind it. Read from the database every 5 minutes.',
+    feed: 'The newest events as the ingest nodes took them, without telling who it was. The list stands still while you point at it. At most 200 are kept.',
     ledger:
       'What became of everything the trackers sent, over the ingest nodes that run now: received is accepted, refused for a reason, told to come again, or still on its way. Stored, duplicates and late are counted since the log began.',
     lists: {
+      entry: 'Sessions that started in the last 30 minutes by the page they began with.',
+      exit: 'Sessions that started in the last 30 minutes by their last page so far.',
       page: 'Page views of the last 30 minutes by path. The green number is how many visitors have the page open now.',
       referrer: 'Page views of the last 30 minutes by the site the visitor came from.',
       channel: 'Page views of the last 30 minutes by the kind of way the visitor came.',
@@ -61,6 +82,14 @@ export const strings = {
     active: 'Active in 5 minutes',
     visitors: 'Visitors in 30 minutes',
     views: 'Page views in 30 minutes',
+    sessions: 'Sessions in 30 minutes',
+    bounce: 'Bounce rate',
+    duration: 'Mean session',
+    notFiltered: 'not known of a filter',
+    map: 'Where from',
+    goals: 'Goals',
+    day: 'Active over the day',
+    feed: 'Events as they come',
     perSecond: 'Page views per second',
     perSecondUnit: '/s',
     minutes: 'Last 30 minutes',
@@ -74,6 +103,10 @@ export const strings = {
     sessions: 'sessions',
     events: 'events',
     time: 'Time',
+    today: 'today',
+    yesterday: 'yesterday',
+    lastWeek: 'a week ago',
+    day: (most: string) => `Active visitors over the day, at most ${most} today`,
     table: 'Show as a table',
     minuteAgo: 'a minute ago',
     now: 'now',
@@ -87,10 +120,82 @@ export const strings = {
     empty: 'Nothing in the last 24 hours.',
     failed: (reason: string) => `The history cannot be read now (${reason}). Trying again every minute.`,
     readAt: (time: string) => `read at ${time}`,
+    whole: 'the whole site',
   },
+  day: {
+    loading: 'Reading the day…',
+    empty: 'Nothing is known of today yet.',
+    failed: (reason: string) => `The day cannot be read now (${reason}). Trying again every 5 minutes.`,
+  },
+
+  filter: {
+    label: 'Only what matches is counted',
+    only: (name: string, value: string) => `${name}: ${value}`,
+    add: (name: string, value: string) => `Show only ${name}: ${value}`,
+    remove: (name: string, value: string) => `Take the filter away: ${name}: ${value}`,
+    clear: 'Show everything',
+    keys: {
+      page: 'Page',
+      referrer: 'Referrer',
+      channel: 'Channel',
+      campaign: 'Campaign',
+      country: 'Country',
+      browser: 'Browser',
+      system: 'System',
+      device: 'Device',
+      goal: 'Goal reached',
+    } satisfies Record<FilterKey, string>,
+    quiet: 'Nothing of the last 30 minutes matches.',
+  },
+
+  alerts: {
+    label: 'Alerts',
+    open: (time: string) => `open since ${time}`,
+    resolved: (from: string, to: string) => `resolved: ${from} – ${to}`,
+  },
+
+  goals: {
+    empty: 'No goal yet: set some up in the site’s settings.',
+    rate: (rate: string) => `${rate} per 100 visitors`,
+    completions: 'reached',
+  },
+
+  map: {
+    loading: 'The map is being drawn…',
+    failed: 'The map cannot be loaded. The list says the same.',
+    summary: (countries: number, count: string) => (countries === 1 ? 'Map: 1 country' : `Map: ${count} countries`),
+    pointed: (country: string, views: string) => `${country}: ${views} page views`,
+    unknown: (views: string) => `Country unknown or not listed: ${views}`,
+    notDrawn: (countries: string) => `Not on the map: ${countries}`,
+  },
+
+  feed: {
+    pause: 'Stop the list',
+    resume: 'Let the list run',
+    search: 'Find in these events',
+    waiting: (count: string) => `${count} more came since`,
+    skipped: (count: string) => `${count} more not shown: they come faster than they are told`,
+    empty: 'Waiting for the next event…',
+    noMatch: 'None of these events matches.',
+    socketOnly: 'Events as they come need a WebSocket, and none gets through from here.',
+    list: 'Newest events',
+    from: (referrer: string) => `from ${referrer}`,
+    kinds: { view: 'Page view', engagement: 'Engagement', custom: 'Event' } satisfies Record<EventKind, string>,
+  },
+
+  wall: {
+    open: 'Wall',
+    fullScreen: 'Full screen (f)',
+    leave: 'Back to the page (Esc)',
+    next: (seconds: string, site: string) => `every ${seconds} the next site: ${site}`,
+  },
+
+  shared: { powered: 'counted by Footfall', open: 'Open the whole view' },
 
   lists: {
     page: 'Pages',
+    entry: 'Entry pages',
+    exit: 'Exit pages',
     referrer: 'Referrers',
     channel: 'Channels',
     campaign: 'Campaigns',
@@ -102,6 +207,7 @@ export const strings = {
   } satisfies Record<Dimension, string>,
   list: {
     views: 'views',
+    sessions: 'sessions',
     count: 'events',
     now: 'now',
     onlineNow: (online: string) => `${online} online now`,
@@ -111,6 +217,8 @@ export const strings = {
   },
   empty: {
     page: 'No page view in the last 30 minutes.',
+    entry: 'No session started in the last 30 minutes.',
+    exit: 'No session started in the last 30 minutes.',
     referrer: 'Nobody came from another site.',
     channel: 'No channel yet.',
     campaign: 'No campaign: add utm_campaign to your links.',
@@ -145,6 +253,8 @@ export const strings = {
 
   freshness: {
     waiting: 'waiting for the first numbers',
+    held: 'this node is still behind what is shown: waiting for it',
+    latency: (p50: string, p99: string) => `event to screen ${p50}, p99 ${p99}`,
     fresh: (clock: string, age: string) => `counted up to ${clock}, ${age} ago`,
     stale: (since: string) => `stale since ${since}`,
     silent: (partitions: number, count: string) =>
@@ -169,6 +279,7 @@ export const strings = {
     poison: 'unreadable',
     evicted: 'lost in trackers',
     unknown: 'No ingest node has reported yet.',
+    filtered: 'What became of the events is told of the whole site only: take the filter away to see it.',
     reasons: {
       unknown_site: 'unknown site',
       site_disabled: 'site switched off',

@@ -1,15 +1,19 @@
 // `footfall-live.v1` as schemas/src/viewer.rs tells it. What arrives is parsed once, here; the rest of the page
 // works on these types. Values that visitors put in are keys of Maps, never of objects.
 
+import { chips, isEmpty, type Filter } from './filter';
+
 export const SUBPROTOCOL = 'footfall-live.v1';
 
 /** In the order in which they are shown. */
 export const DIMENSIONS = [
   'page',
+  'entry',
+  'exit',
   'referrer',
-  'country',
   'channel',
   'campaign',
+  'country',
   'event',
   'device',
   'browser',
@@ -31,6 +35,10 @@ export interface Totals {
   duplicate: number;
   late: number;
   poison: number;
+  /** That started in the last 30 minutes; how many of them bounced, and how long they lasted together. */
+  sessions: number;
+  bounces: number;
+  durationMs: number;
 }
 
 export interface SecondCounts {
@@ -87,17 +95,66 @@ export interface ViewUpdate {
   freshness: Freshness | null;
   ledger: Ledger | null;
   live: LiveChange;
+  /** Goals reached in the last 30 minutes; as a change only what changed, where 0 stays in the list. */
+  goals: Map<string, number>;
+  /** All that are open or were resolved lately, newest first; `null`: as before. */
+  alerts: Alert[] | null;
 }
 
-export type ViewerErrorReason = 'unknown_site' | 'not_allowed' | 'malformed';
+/** A rule that fired (schemas/src/alert.rs). */
+export interface Alert {
+  id: string;
+  rule: string;
+  /** ms since 1970. */
+  openedAt: number;
+  /** ms since 1970; `null`: it is open. */
+  resolvedAt: number | null;
+  text: string;
+}
+
+export type EventKind = 'view' | 'engagement' | 'custom';
+
+export interface FeedEvent {
+  id: string;
+  /** ms since 1970. */
+  receivedAt: number;
+  kind: EventKind;
+  /** Custom event's name. */
+  name: string;
+  page: string;
+  referrer: string;
+  channel: string;
+  country: string;
+  browser: string;
+  device: string;
+}
+
+export interface Events {
+  kind: 'events';
+  site: string;
+  /** Oldest first. */
+  events: FeedEvent[];
+  /** Left out since the frame before. */
+  skipped: number;
+}
+
+export type ViewerErrorReason = 'unknown_site' | 'not_allowed' | 'malformed' | 'too_many_filters';
 
 export type ViewerFrame =
   | ViewUpdate
+  | Events
   | { kind: 'heartbeat'; now: number }
   | { kind: 'error'; reason: ViewerErrorReason; detail: string };
 
-export function subscribe(site: string, resume: Position | null): string {
-  return JSON.stringify(resume ? { t: 'subscribe', site, resume } : { t: 'subscribe', site });
+export function subscribe(site: string, filter: Filter, resume: Position | null): string {
+  return JSON.stringify({ t: 'subscribe', site, ...(!isEmpty(filter) && { filter: plain(filter) }), ...(resume && { resume }) });
+}
+
+export const feed = (on: boolean): string => JSON.stringify({ t: 'feed', on });
+
+/** A filter as the node reads it. */
+export function plain(filter: Filter): Record<string, string> {
+  return Object.fromEntries(chips(filter).map(({ key, value }) => [key, value]));
 }
 
 /** `null`: not a frame of this protocol. */
@@ -125,7 +182,11 @@ function frame(value: unknown): ViewerFrame {
         freshness: optional(fields.freshness, freshness),
         ledger: optional(fields.ledger, ledger),
         live: change(fields.live ?? {}),
+        goals: counts(fields.goals),
+        alerts: optional(fields.alerts, (alerts) => list(alerts, alert)),
       };
+    case 'events':
+      return { kind: 'events', site: string(fields.site), events: list(fields.events, event), skipped: number(fields.skipped ?? 0) };
     case 'heartbeat':
       return { kind: 'heartbeat', now: number(fields.now) };
     case 'error':
@@ -188,7 +249,45 @@ function totals(value: unknown): Totals {
     duplicate: number(fields.duplicate),
     late: number(fields.late),
     poison: number(fields.poison),
+    sessions: number(fields.sessions ?? 0),
+    bounces: number(fields.bounces ?? 0),
+    durationMs: number(fields.duration_ms ?? 0),
   };
+}
+
+function alert(value: unknown): Alert {
+  const fields = object(value);
+  return {
+    id: string(fields.id),
+    rule: string(fields.rule),
+    openedAt: number(fields.opened_at),
+    resolvedAt: optional(fields.resolved_at, number),
+    text: string(fields.text),
+  };
+}
+
+const KINDS: readonly unknown[] = ['view', 'engagement', 'custom'] satisfies EventKind[];
+
+function event(value: unknown): FeedEvent {
+  const fields = object(value);
+  if (!KINDS.includes(fields.kind)) throw new NotAFrame();
+  return {
+    id: string(fields.id),
+    receivedAt: number(fields.received_at),
+    kind: fields.kind as EventKind,
+    name: string(fields.name ?? ''),
+    page: string(fields.page),
+    referrer: string(fields.referrer ?? ''),
+    channel: string(fields.channel ?? ''),
+    country: string(fields.country ?? ''),
+    browser: string(fields.browser ?? ''),
+    device: string(fields.device ?? ''),
+  };
+}
+
+function list<T>(value: unknown, parse: (value: unknown) => T): T[] {
+  if (!Array.isArray(value)) throw new NotAFrame();
+  return value.map(parse);
 }
 
 function byStart<T>(value: unknown, entry: (fields: Record<string, unknown>) => T): Map<number, T> {

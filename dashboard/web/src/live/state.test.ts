@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
+import { NO_FILTER } from './filter';
 import { parseFrame, subscribe, type LiveChange, type ViewUpdate } from './protocol';
 import { SiteState } from './state';
 
@@ -42,7 +43,7 @@ describe('golden files', () => {
 
   it('a subscription is written as the node reads it', () => {
     const resume = { epoch: 1799990000001, seq: 12 };
-    expect(JSON.parse(subscribe('demo', resume))).toEqual(JSON.parse(golden('viewer_subscribe.json')));
+    expect(JSON.parse(subscribe('demo', NO_FILTER, resume))).toEqual(JSON.parse(golden('viewer_subscribe.json')));
   });
 });
 
@@ -66,7 +67,7 @@ function change(part: Partial<LiveChange>): LiveChange {
 }
 
 function made(kind: 'snapshot' | 'delta', epoch: number, seq: number, part: Partial<ViewUpdate> = {}): ViewUpdate {
-  const rest = { now: 0, online: null, freshness: null, ledger: null, live: change({}) };
+  const rest = { now: 0, online: null, freshness: null, ledger: null, live: change({}), goals: new Map<string, number>(), alerts: null };
   return { kind, site: 'demo', position: { epoch, seq }, ...rest, ...part };
 }
 

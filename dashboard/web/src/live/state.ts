@@ -1,6 +1,7 @@
 // What the page holds of a site. Pure: frames go in, nothing else happens. The rules are those of schemas/src/live.rs.
 
-import type { Freshness, Ledger, LiveChange, MinuteCounts, Online, Position, SecondCounts, Totals, ViewUpdate } from './protocol';
+import { NO_FILTER, type Filter } from './filter';
+import type { Alert, Freshness, Ledger, LiveChange, MinuteCounts, Online, Position, SecondCounts, Totals, ViewUpdate } from './protocol';
 
 /** Seconds shown as a moving chart. */
 export const SECONDS_SHOWN = 60;
@@ -25,9 +26,16 @@ export class SiteState {
   readonly minutes = new Map<number, MinuteCounts>();
   readonly tops = new Map<string, Map<string, number>>();
   readonly errors = new Map<string, number>();
+  /** Goals reached in the last 30 minutes. */
+  readonly goals = new Map<string, number>();
+  /** Open, and resolved lately; newest first. */
+  alerts: readonly Alert[] = [];
   #awaitsSnapshot = true;
 
-  constructor(readonly site: string) {}
+  constructor(
+    readonly site: string,
+    readonly filter: Filter = NO_FILTER,
+  ) {}
 
   /** What a new connection may resume from; `null` asks for a snapshot. */
   get resume(): Position | null {
@@ -68,6 +76,8 @@ export class SiteState {
     this.minutes.clear();
     this.tops.clear();
     this.errors.clear();
+    this.goals.clear();
+    this.alerts = [];
   }
 
   #take(update: ViewUpdate): void {
@@ -76,6 +86,8 @@ export class SiteState {
     if (update.freshness) this.#fresh(update.freshness);
     if (update.ledger) this.ledger = update.ledger;
     this.#change(update.live);
+    for (const [goal, completions] of update.goals) this.goals.set(goal, completions);
+    if (update.alerts) this.alerts = update.alerts;
     if (this.freshness && this.freshness.clock > 0) this.#prune(this.freshness.clock);
   }
 

@@ -83,9 +83,9 @@ describe('how fresh it is', () => {
     };
     tell(2, CLOCK + 1_000, 1);
     tell(3, CLOCK + 9_000, 2);
-    expect(ageOf(state, CLOCK + 9_000)).toEqual({ kind: 'stale', since: CLOCK + 1_000, silent: 2 });
+    expect(ageOf(viewOf(state), CLOCK + 9_000)).toEqual({ kind: 'stale', since: CLOCK + 1_000, silent: 2 });
     tell(4, CLOCK + 10_000, 0);
-    expect(ageOf(state, CLOCK + 10_000).kind).toBe('fresh');
+    expect(ageOf(viewOf(state), CLOCK + 10_000).kind).toBe('fresh');
   });
 
   it.each([
@@ -97,5 +97,5 @@ describe('how fresh it is', () => {
     ['no clock yet', holding({ freshness: freshness(0) }), 0, 'waiting'],
     ['nothing yet', new SiteState('demo'), 0, 'waiting'],
     ['a clock that is ahead', holding({ freshness: freshness(CLOCK), live: { minutes } }), -5_000, 'fresh'],
-  ] as const)('%s', (_, state, later, kind) => expect(ageOf(state, CLOCK + later).kind).toBe(kind));
+  ] as const)('%s', (_, state, later, kind) => expect(ageOf(viewOf(state), CLOCK + later).kind).toBe(kind));
 });

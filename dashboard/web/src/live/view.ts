@@ -1,6 +1,7 @@
 // From what the page holds to what it shows. Pure, so that a number on the screen can be tested without a screen.
 
-import { DIMENSIONS, type Dimension, type Ledger, type Totals } from './protocol';
+import { isEmpty, type Filter } from './filter';
+import { DIMENSIONS, type Alert, type Dimension, type Freshness, type Ledger, type Totals } from './protocol';
 import { MINUTES_SHOWN, SECONDS_SHOWN, type SiteState } from './state';
 
 /** Older than this and the numbers are called stale. A node says so itself after 10 s, and then says more. */
@@ -30,8 +31,26 @@ export interface Columns {
   visitors: number[];
 }
 
+/** Sessions that started in the last 30 minutes. */
+export interface Sessions {
+  count: number;
+  /** Of the sessions, 0 to 1; `null`: there is none. */
+  bounceRate: number | null;
+  /** Mean, ms; `null`: there is none. */
+  durationMs: number | null;
+}
+
+export interface GoalLine {
+  name: string;
+  completions: number;
+  /** For each 100 visitors of the same half hour; `null`: there is none. */
+  perHundred: number | null;
+}
+
 export interface View {
   known: boolean;
+  filter: Filter;
+  /** `null`: not known, of this filter or yet. */
   online: number | null;
   visible: number;
   active: number | null;
@@ -40,12 +59,23 @@ export interface View {
   visitors: number | null;
   views: number | null;
   minutes: Columns;
+  sessions: Sessions | null;
+  goals: GoalLine[];
+  /** Open ones first. */
+  alerts: Alert[];
   lists: Record<Dimension, List>;
+  /** Page views of the last 30 minutes whose country is not known, or not in the list. */
+  unknownCountry: number;
   ledger: LedgerLine | null;
   totals: Totals | null;
+  freshness: Freshness | null;
+  /** Log time (ms since 1970) at which partitions began to be silent; 0: none is. */
+  silentSince: number;
   /** Received-at of the newest event, ms since 1970; 0: none. */
   newest: number;
   nodes: number;
+  /** There is nothing in any window. */
+  empty: boolean;
   /** Nobody is here and nobody was. */
   quiet: boolean;
 }
@@ -60,24 +90,48 @@ export function viewOf(state: SiteState): View {
   const known = state.position !== null;
   const { online, totals, freshness } = state;
   const minutes = minutesOf(state);
+  const views = minutes.views.reduce((sum, n) => sum + n, 0);
+  // Connections are counted without asking what a visitor looks at: of a filter they are not known.
+  const unknownOnline = isEmpty(state.filter) ? 0 : null;
   const lists = Object.fromEntries(DIMENSIONS.map((dimension) => [dimension, listOf(state, dimension)]));
   return {
     known,
-    online: known ? (online?.visitors ?? 0) : null,
+    filter: state.filter,
+    online: known ? (online?.visitors ?? unknownOnline) : null,
     visible: online?.visible ?? 0,
     active: known ? (totals?.active ?? 0) : null,
     visitorsError: totals?.visitorsError ?? 0,
     visitors: known ? (totals?.visitors ?? 0) : null,
     // Of what is drawn, so that the number and the bars agree even while partitions are in different minutes.
-    views: known ? minutes.views.reduce((sum, n) => sum + n, 0) : null,
+    views: known ? views : null,
     minutes,
+    sessions: totals && sessionsOf(totals),
+    goals: goalsOf(state),
+    alerts: [...state.alerts].sort((a, b) => Number(a.resolvedAt !== null) - Number(b.resolvedAt !== null) || b.openedAt - a.openedAt),
+    unknownCountry: Math.max(0, views - sum(state.tops.get('country')?.values() ?? [])),
     lists: lists as Record<Dimension, List>,
     ledger: state.ledger && ledgerLine(state.ledger),
     totals,
+    freshness,
+    silentSince: state.silentSince,
     newest: freshness?.newest ?? 0,
     nodes: freshness?.nodes ?? 0,
+    empty: state.minutes.size === 0 && state.tops.size === 0 && (totals?.visitors ?? 0) === 0,
     quiet: known && (online?.visitors ?? 0) === 0 && (totals?.visitors ?? 0) === 0 && state.minutes.size === 0,
   };
+}
+
+const sum = (counts: Iterable<number>): number => [...counts].reduce((sum, n) => sum + n, 0);
+
+function sessionsOf({ sessions, bounces, durationMs }: Totals): Sessions {
+  const mean = (total: number) => (sessions > 0 ? total / sessions : null);
+  return { count: sessions, bounceRate: mean(bounces), durationMs: mean(durationMs) };
+}
+
+function goalsOf({ goals, totals }: SiteState): GoalLine[] {
+  const visitors = totals?.visitors ?? 0;
+  const lines = [...goals].map(([name, completions]) => ({ name, completions, perHundred: visitors > 0 ? (100 * completions) / visitors : null }));
+  return lines.sort((a, b) => b.completions - a.completions || (a.name < b.name ? -1 : 1));
 }
 
 function listOf(state: SiteState, dimension: Dimension): List {
@@ -144,15 +198,13 @@ export type Age =
   /** `since`: ms since 1970; 0: unknown. */
   | { kind: 'stale'; since: number; silent: number };
 
-/** How old the numbers are when the node's clock says `now` (ms since 1970). */
-export function ageOf(state: SiteState, now: number): Age {
-  const { freshness } = state;
+/** How old the numbers are that `view` shows, when the node's clock says `now` (ms since 1970). */
+export function ageOf({ freshness, silentSince, empty, totals }: View, now: number): Age {
   if (!freshness) return { kind: 'waiting' };
   const { clock, silentPartitions: silent } = freshness;
-  if (silent > 0) return { kind: 'stale', since: state.silentSince, silent };
+  if (silent > 0) return { kind: 'stale', since: silentSince, silent };
   // A site without anything in its windows is not told of, so its clock may stand still or be unknown.
-  const empty = state.minutes.size === 0 && state.tops.size === 0 && (state.totals?.visitors ?? 0) === 0;
-  if (clock === 0) return empty && state.totals === null ? { kind: 'waiting' } : { kind: 'idle' };
+  if (clock === 0) return empty && totals === null ? { kind: 'waiting' } : { kind: 'idle' };
   const ageMs = Math.max(0, now - clock);
   if (ageMs <= STALE_MS) return { kind: 'fresh', clock, ageMs };
   return empty ? { kind: 'idle' } : { kind: 'stale', since: clock, silent };
