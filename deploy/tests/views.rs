@@ -12,6 +12,7 @@ use std::{
 
 use clickhouse::{Row, RowOwned, RowWrite};
 use footfall::{
+    directory::{self, Reader},
     embedded::{
         broker::{Broker, BrokerConfig},
         clickhouse::{ADMIN, DATABASE, Engine, EngineConfig, READER, WRITER},
@@ -64,6 +65,7 @@ struct Stage {
     /// As the writer.
     clickhouse: ClickHouseSettings,
     _broker: Broker,
+    _reader: Reader,
     address: SocketAddr,
     cookie: String,
     producer: FutureProducer,
@@ -92,7 +94,10 @@ impl Stage {
         let producer = migrate::client_config(&kafka).create().unwrap();
 
         let site: Site = serde_json::from_value(site()).unwrap();
-        let directory = Directory::declaring([(site, Value::Null)]);
+        let declared = Directory::declaring([(site, Value::Null)]);
+        let reader = Reader::spawn(&kafka, watch::channel(declared).1).unwrap();
+        let edit = Arc::new(directory::Writer::new(&kafka, &reader).unwrap());
+        reader.caught_up(WITHIN).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let parts = Parts {
@@ -103,7 +108,8 @@ impl Stage {
                 request_timeout_ms: 60_000,
                 ..Config::default()
             },
-            directory: watch::channel(Arc::new(directory)).1,
+            directory: reader.directory(),
+            edit,
             kafka,
             clickhouse: login(&engine, READER),
             secret: SECRET,
@@ -115,7 +121,16 @@ impl Stage {
         tokio::spawn(footfall_dashboard::run(listener, parts, shutdown.clone()));
         let clickhouse = login(&engine, WRITER);
         let (engine, cookie) = (Some(engine), String::new());
-        let mut stage = Self { engine, clickhouse, _broker: broker, address, cookie, producer, shutdown };
+        let mut stage = Self {
+            engine,
+            clickhouse,
+            _broker: broker,
+            _reader: reader,
+            address,
+            cookie,
+            producer,
+            shutdown,
+        };
         let link = login_url(&SECRET, "", now());
         let token = link.split_once("token=").unwrap().1;
         let request = format!(
@@ -176,9 +191,9 @@ impl Stage {
         self.producer.send(on_log, WITHIN).await.unwrap();
     }
 
-    async fn store<R: RowOwned + RowWrite>(&self, table: &str, rows: &[R])
+    async fn store<R>(&self, table: &str, rows: &[R])
     where
-        for<'a> R: Row<Value<'a> = R>,
+        for<'a> R: RowOwned + RowWrite + Row<Value<'a> = R>,
     {
         let mut insert = self.clickhouse.client().insert::<R>(table).await.unwrap();
         for row in rows {
