@@ -141,11 +141,12 @@ async fn open(args: &Args, crowd: &Rc<Tally>) {
 async fn follow(mut subscriber: Subscriber, crowd: &Tally, recorded: bool) -> io::Result<()> {
     let told = |before: Option<Stamp>, change: Stamp, message: &[u8]| {
         crowd.take(before, change, message.len());
-        if recorded && message.starts_with(br#"{"t":"delta""#) {
-            if let Some(record) = &mut *crowd.record.borrow_mut() {
-                record.extend_from_slice(message);
-                record.push(b'\n');
-            }
+        if recorded
+            && message.starts_with(br#"{"t":"delta""#)
+            && let Some(record) = &mut *crowd.record.borrow_mut()
+        {
+            record.extend_from_slice(message);
+            record.push(b'\n');
         }
     };
     loop {

@@ -50,8 +50,9 @@ pub struct Args {
     /// Slow readers in the second count
     #[arg(long, env, default_value_t = 100)]
     pub slow: u32,
-    /// Half of them read nothing for so many seconds, then everything, and so on; the others never read
-    #[arg(long, env, default_value_t = 8)]
+    /// Half of them read nothing for so many seconds, then everything, and so on; the others never read. Kernels buffer
+    /// some ten seconds of changes
+    #[arg(long, env, default_value_t = 14)]
     pub pause: u64,
 }
 

@@ -16,10 +16,10 @@ pub const SITE: &str = "demo";
 const SUBSCRIBE_WITHIN: Duration = Duration::from_secs(60);
 /// A change fits.
 const BUFFER: usize = 4 * 1_024;
-/// What a slow reader's kernel takes before it reads, and the segment that every host must take (RFC 9293 §3.7.1): with
-/// the segments of the loopback the sender's kernel alone would buffer for minutes.
+/// What a slow reader's kernel takes before it reads, and the smallest segment that Linux sends: the sender's kernel
+/// buffers by segments, and with those of the loopback it would take in minutes of changes.
 const SLOW_BUFFER: u32 = 4 * 1_024;
-const SLOW_SEGMENT: u32 = 536;
+const SLOW_SEGMENT: u32 = 88;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Speaks {

@@ -33,7 +33,7 @@ pub fn count(pid: u32, seconds: u64) -> Option<[f64; NAMES.len()]> {
     };
     let mut counts = [counted(ALL)?; NAMES.len()];
     for (count, (_, calls)) in counts[1..].iter_mut().zip(GROUPS) {
-        *count = calls.iter().filter_map(|call| counted(&event(&call))).sum();
+        *count = calls.iter().filter_map(|call| counted(&event(call))).sum();
     }
     Some(counts)
 }

@@ -7,8 +7,6 @@ use crate::{
     syscalls,
 };
 
-const NONE: &str = "–";
-
 pub fn method(args: &Args, runs: &[Run]) -> String {
     let Args { subscribers, rate, seconds, .. } = args;
     let without = match args.centrifugo {
@@ -57,10 +55,17 @@ pub fn fan_out(runs: &[Run]) -> String {
             each(run.server.user),
             each(run.server.system),
             each(run.client.total()),
-            run.others.map_or(NONE.to_owned(), |others| each(others.total())),
         ]
     });
     let cost: Vec<_> = cost.collect();
+    let fed = runs.iter().filter_map(|run| {
+        let core = 100.0 * run.others?.total() / run.crowd.seconds;
+        Some(format!(
+            "What feeds {} (ingest, aggregator, broker, engine) took {core:.0} % of a core.",
+            run.name
+        ))
+    });
+    let fed: String = fed.collect();
     let ages = runs.iter().map(|run| {
         let ms = |ms: f64| format!("{ms:.1}");
         let crowd = &run.crowd;
@@ -91,9 +96,9 @@ pub fn fan_out(runs: &[Run]) -> String {
     };
     format!(
         "CPU-seconds per million frames; the client's are what it costs to receive them, and tell that it is the same \
-         for all:\n\n{}\nAge of a change when it is read, in ms; the last of a change's frames is written when all \
+         for all:\n\n{}\n{fed}\n\nAge of a change when it is read, in ms; the last of a change's frames is written when all \
          others have been:\n\n{}{calls}",
-        table(["", "Frames/s", "Server", "of it user", "of it kernel", "Client", "What feeds it"], &cost),
+        table(["", "Frames/s", "Server", "of it user", "of it kernel", "Client"], &cost),
         table(["", "p50", "p99", "Longest", "Missed", "Lost connections", "Until all subscribed, s"], &ages),
     )
 }
@@ -142,7 +147,7 @@ pub fn slow(args: &Args, runs: &[Run]) -> String {
     });
     let rows: Vec<_> = rows.collect();
     format!(
-        "{} more subscribers whose kernels take 4 KiB in segments of 536 bytes, while the others are counted for another \
+        "{} more subscribers whose kernels take 4 KiB in segments of 88 bytes, while the others are counted for another \
          {} s. Half of them read nothing for {} s, then for a second whatever is there, and so on. The other half never \
          read. Footfall conflates: who pauses gets the newest whole, and who does not take a frame in ten seconds is \
          closed with 1013. Centrifugo queues up to 1 MiB for each, and disconnects who does not take a write in one second.\n\n{}",
