@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{
     sync::Semaphore,
     task::{JoinHandle, LocalSet, spawn_blocking, spawn_local},
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 
 use crate::{
@@ -26,7 +26,8 @@ use crate::{
 /// Subscribers that are being opened at a time.
 const OPENING: usize = 64;
 /// A slow reader that pauses reads so long in between.
-const READING: Duration = Duration::from_secs(1);
+pub const READING: Duration = Duration::from_secs(1);
+pub const CYCLES: u32 = 3;
 /// What lies at a reader that never read is there by then.
 const DRAIN: Duration = Duration::from_secs(1);
 
@@ -38,10 +39,12 @@ pub struct Args {
     subscribers: u32,
     #[arg(long)]
     count_ms: u64,
-    /// Slow readers that come for the second count; every other one reads nothing
+    #[arg(long)]
+    watched_ms: u64,
+    /// Slow readers that come for the last count; every other one reads nothing
     #[arg(long)]
     slow: u32,
-    /// The others read for a second after so long
+    /// The others read for a second after so long, three times
     #[arg(long)]
     pause_ms: u64,
     /// Changes of one subscriber in the first count, a line each
@@ -49,8 +52,8 @@ pub struct Args {
     record: Option<PathBuf>,
 }
 
-/// What it says: `Subscribed`; then for each of two lines on stdin `Began`, `Ended` and what was counted between. In the
-/// second count slow readers are there. The end of stdin ends it.
+/// What it says: `Subscribed`; then for each of three lines on stdin `Began`, `Ended` and what was counted between. In the
+/// last count slow readers are there. The end of stdin ends it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Said {
@@ -84,11 +87,15 @@ pub fn run(args: Args) {
         say(&Said::Subscribed { seconds: began.elapsed().as_secs_f64() });
 
         if asked().await {
-            let counted = count(&args, &crowd, None).await;
+            let counted = count(&crowd, Instant::now() + Duration::from_millis(args.count_ms)).await;
             if let (Some(file), Some(record)) = (&args.record, crowd.record.take()) {
                 fs::write(file, record).unwrap();
             }
             say(&Said::Counted(counted));
+        }
+        if asked().await {
+            let until = Instant::now() + Duration::from_millis(args.watched_ms);
+            say(&Said::Counted(count(&crowd, until).await));
         }
         if asked().await {
             let mut slow = Vec::new();
@@ -96,12 +103,12 @@ pub fn run(args: Args) {
                 let reader = Subscriber::open(&args.door, true).await.unwrap();
                 slow.push((reader, number));
             }
-            let until = Instant::now() + Duration::from_millis(args.count_ms);
             let pause = Duration::from_millis(args.pause_ms);
+            let until = Instant::now() + CYCLES * (pause + READING);
             let readers =
                 slow.into_iter().map(|(reader, number)| spawn_local(lag(reader, number, pause, until)));
             let readers: Vec<_> = readers.collect();
-            let counted = count(&args, &crowd, Some(until)).await;
+            let counted = count(&crowd, until).await;
             say(&Said::CountedWithSlow(counted, became(readers).await));
         }
         // The parent looks at the server yet.
@@ -154,14 +161,11 @@ async fn follow(mut subscriber: Subscriber, crowd: &Tally, recorded: bool) -> io
     }
 }
 
-async fn count(args: &Args, crowd: &Tally, until: Option<Instant>) -> Counted {
+async fn count(crowd: &Tally, until: Instant) -> Counted {
     let began = Instant::now();
     crowd.begin();
     say(&Said::Began);
-    match until {
-        Some(until) => tokio::time::sleep_until(until).await,
-        None => sleep(Duration::from_millis(args.count_ms)).await,
-    }
+    sleep_until(until).await;
     let seconds = began.elapsed().as_secs_f64();
     let counted = crowd.end(seconds);
     say(&Said::Ended);
@@ -181,11 +185,11 @@ struct Lagged {
 async fn lag(mut reader: Subscriber, number: u32, pause: Duration, until: Instant) -> Lagged {
     let mut lagged = Lagged { pauses: number.is_multiple_of(2), ..Lagged::default() };
     if !lagged.pauses {
-        tokio::time::sleep_until(until).await;
+        sleep_until(until).await;
         lagged.closed = matches!(timeout(DRAIN, drain(&mut reader)).await, Ok(Err(_)));
         return lagged;
     }
-    while Instant::now() + pause + READING <= until && !lagged.closed {
+    for _ in 0..CYCLES {
         sleep(pause).await;
         let read_until = Instant::now() + READING;
         let mut newest = 0;
@@ -199,7 +203,7 @@ async fn lag(mut reader: Subscriber, number: u32, pause: Duration, until: Instan
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => {
                     lagged.closed = true;
-                    break;
+                    return lagged;
                 }
                 Err(_) => {
                     lagged.behind_ms = lagged.behind_ms.max(wall() - newest as f64);
@@ -209,7 +213,7 @@ async fn lag(mut reader: Subscriber, number: u32, pause: Duration, until: Instan
         }
     }
     // Connected until the others have been counted.
-    tokio::time::sleep_until(until).await;
+    sleep_until(until).await;
     lagged
 }
 

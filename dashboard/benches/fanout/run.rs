@@ -44,15 +44,15 @@ pub struct Args {
     /// Changes a second
     #[arg(long, env, default_value_t = 4.0)]
     pub rate: f64,
-    /// Of each count
+    /// Of the first count
     #[arg(long, env, default_value_t = 30)]
     pub seconds: u64,
-    /// Slow readers in the second count
+    /// Slow readers in the last count
     #[arg(long, env, default_value_t = 100)]
     pub slow: u32,
-    /// Half of them read nothing for so many seconds, then everything, and so on; the others never read. Kernels buffer
-    /// some ten seconds of changes
-    #[arg(long, env, default_value_t = 14)]
+    /// Half of them read nothing for so many seconds, then everything, three times; the others never read. Kernels
+    /// buffer some ten seconds of changes
+    #[arg(long, env, default_value_t = 16)]
     pub pause: u64,
 }
 
@@ -85,7 +85,7 @@ pub struct Run {
     pub with_slow: Option<WithSlow>,
 }
 
-/// The second count.
+/// The last count.
 #[derive(Debug)]
 pub struct WithSlow {
     pub crowd: Counted,
@@ -112,8 +112,8 @@ impl Memory {
 const FIRST: u32 = 100;
 /// After the last has subscribed, and after the first have gone.
 const SETTLE: Duration = Duration::from_secs(5);
-/// How long system calls are counted, and stacks taken.
-const WATCHED_S: u64 = 5;
+/// How long system calls are counted, and then stacks taken.
+const WATCHED_S: u64 = 10;
 const LOOK: Duration = Duration::from_millis(250);
 
 pub fn run(args: &Args) {
@@ -159,16 +159,20 @@ fn measure(server: &dyn Server, args: &Args, record: Option<&Path>) -> Run {
     let full = Memory::of(process);
 
     let look = |client: &Client| (process.cpu(), client.cpu(), server.others());
-    client.ask();
-    assert_eq!(client.hear::<Said>(), Said::Began);
+    begin(&mut client);
     let began = look(&client);
-    assert_eq!(client.hear::<Said>(), Said::Ended);
+    end(&mut client);
     let ended = look(&client);
-    let Said::Counted(crowd) = client.hear() else { panic!("ended without a count") };
+    let crowd = counted(&mut client);
     let after = Memory::of(process);
 
-    let frames = crowd.changes as f64 / crowd.seconds * WATCHED_S as f64;
-    let syscalls = syscalls::count(process.pid(), WATCHED_S).map(|calls| calls.map(|calls| calls / frames));
+    // Counting costs the server; it is asked for nothing else meanwhile.
+    begin(&mut client);
+    let calls = syscalls::count(process.pid(), WATCHED_S);
+    end(&mut client);
+    let watched = counted(&mut client);
+    let frames = watched.changes as f64 / watched.seconds * WATCHED_S as f64;
+    let syscalls = calls.map(|calls| calls.map(|calls| calls / frames));
     let profile = record.and_then(|_| profile::take(process.pid(), WATCHED_S, &args.scratch, &LAYERS));
     // The bare loop drops who does not read at once.
     let with_slow = (door.speaks != Speaks::Bare).then(|| count_with_slow(process, &mut client));
@@ -193,6 +197,7 @@ fn client(args: &Args, door: &Door, subscribers: u32, record: Option<&Path>) -> 
         ("speaks", speaks),
         ("subscribers", subscribers.to_string()),
         ("count-ms", (args.seconds * 1_000).to_string()),
+        ("watched-ms", (WATCHED_S * 1_000).to_string()),
         ("slow", args.slow.to_string()),
         ("pause-ms", (args.pause * 1_000).to_string()),
     ];
@@ -208,6 +213,22 @@ fn opened(client: &mut Client) -> f64 {
     }
 }
 
+fn begin(client: &mut Client) {
+    client.ask();
+    assert_eq!(client.hear::<Said>(), Said::Began);
+}
+
+fn end(client: &mut Client) {
+    assert_eq!(client.hear::<Said>(), Said::Ended);
+}
+
+fn counted(client: &mut Client) -> Counted {
+    match client.hear() {
+        Said::Counted(counted) => counted,
+        other => panic!("ended without a count: {other:?}"),
+    }
+}
+
 fn count_with_slow(process: &Process, client: &mut Client) -> WithSlow {
     let before = Memory::of(process).proportional;
     let counted = AtomicBool::new(false);
@@ -220,9 +241,8 @@ fn count_with_slow(process: &Process, client: &mut Client) -> WithSlow {
             }
             most
         });
-        client.ask();
-        assert_eq!(client.hear::<Said>(), Said::Began);
-        assert_eq!(client.hear::<Said>(), Said::Ended);
+        begin(client);
+        end(client);
         counted.store(true, Ordering::Relaxed);
         let Said::CountedWithSlow(crowd, slow) = client.hear() else { panic!("ended without a count") };
         WithSlow { crowd, slow, grown: most.join().unwrap() - before }
