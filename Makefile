@@ -33,7 +33,7 @@ endif
 help: ## This list
 	@awk 'BEGIN { FS = ":.*## " } \
 	  /^##@/ { printf "\n%s\n", substr($$0, 5) } \
-	  /^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	  /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@printf '\n  make run DEMO=1          with synthetic visitors\n  make run ARGS="--help"   options of `footfall standalone`\n'
 
 .PHONY: run
@@ -88,6 +88,10 @@ bench-hold: build ## 100,000 connections held for ten minutes; writes ingest/ben
 .PHONY: bench-aggregator
 bench-aggregator: build setup-engine ## What the aggregator costs, beside ClickHouse alone; writes aggregator/benches/RESULTS.md
 	@$(setup)/bench-aggregator.sh $(release)
+
+.PHONY: bench-dashboard
+bench-dashboard: build setup-engine ## What a viewer costs, beside Centrifugo; writes dashboard/benches/RESULTS.md
+	@$(setup)/bench-dashboard.sh $(release)
 
 .PHONY: bench-tracker
 bench-tracker: $(stamps)/tracker ## Sizes of the tracker's files beside other trackers'; writes ingest/tracker/bench/SIZES.md

@@ -7,7 +7,7 @@ use footfall_aggregator::bench::Folding;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::{
-    report,
+    bench::report,
     traffic::{Packed, Packer, Size, Traffic},
 };
 

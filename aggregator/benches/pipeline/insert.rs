@@ -14,10 +14,14 @@ use footfall_schemas::{connect::ClickHouseSettings, topics};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::{
-    machine,
+    bench::{
+        machine,
+        process::{Process, wait_until},
+        report::table,
+    },
     produce::{self, now_ms},
-    report::table,
-    stack::{Process, Stack, wait_until},
+    stack::Stack,
+    start::start,
     traffic::Size,
 };
 
@@ -63,7 +67,11 @@ impl Idle {
 
 impl Look {
     fn now(ours: Option<u32>, engine: u32) -> Self {
-        Self { at: Instant::now(), ours: ours.map(machine::cpu), engine: machine::cpu(engine) }
+        Self {
+            at: Instant::now(),
+            ours: ours.map(|pid| machine::Cpu::of(pid).total()),
+            engine: machine::Cpu::of(engine).total(),
+        }
     }
 
     fn cost(&self, end: &Self, merged: &Self, rows: u64, idle: Idle) -> Cost {
@@ -81,7 +89,7 @@ impl Look {
 
 pub fn run(binary: &Path, scratch: &Path, size: Size, events: u64) -> String {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-    let stack = Stack::start(binary, scratch.join("insert"));
+    let stack = start(binary, scratch.join("insert"));
     let client = stack.client();
     let ask = |query: &str| runtime.block_on(client.query(query).fetch_one::<u64>()).unwrap();
     let tell = |query: &str| runtime.block_on(client.query(query).execute()).unwrap();
@@ -91,7 +99,7 @@ pub fn run(binary: &Path, scratch: &Path, size: Size, events: u64) -> String {
     produce::log(&stack.kafka, size, events, (end - (events * 1_000 / RATE) as i64, end));
 
     let idle = Idle::measure(engine);
-    let aggregator = stack.aggregator();
+    let aggregator = stack.role("aggregator");
     let ours = Some(aggregator.pid());
     // Not from the first row on: its block was read and counted before.
     let began = Look::now(ours, engine);

@@ -14,10 +14,11 @@ use std::{
 use footfall_schemas::SiteId;
 
 use crate::{
+    bench::{process::wait_until, report::table},
     live::Listener,
     produce::{Producer, now_ms},
-    report::table,
-    stack::{PARTITIONS, Stack, wait_until},
+    stack::{PARTITIONS, Stack},
+    start::start,
     traffic::{Packer, Size, Traffic},
 };
 
@@ -39,8 +40,8 @@ struct Sent {
 }
 
 pub fn run(binary: &Path, scratch: &Path, size: Size, rate: u64, seconds: u64) -> String {
-    let stack = Stack::start(binary, scratch.join("latency"));
-    let aggregator = stack.aggregator();
+    let stack = start(binary, scratch.join("latency"));
+    let aggregator = stack.role("aggregator");
     let sent = Mutex::new(Sent::default());
     let (produced, done) = (AtomicBool::new(false), AtomicBool::new(false));
     let until = Instant::now() + WARM_UP + Duration::from_secs(seconds);

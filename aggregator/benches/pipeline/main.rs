@@ -6,20 +6,27 @@
 #![allow(clippy::unwrap_used, reason = "a bench may panic")]
 #![allow(unreachable_pub, reason = "each module is a part of this program")]
 
+#[path = "../../../deploy/bench/mod.rs"]
+mod bench;
 mod fold;
 mod insert;
 mod latency;
 mod live;
-mod machine;
 mod produce;
-mod report;
 mod restart;
+#[path = "../../../deploy/bench/stack.rs"]
 mod stack;
+mod start;
 mod traffic;
 
 use std::{fs, path::PathBuf};
 
 use clap::{Parser, Subcommand};
+
+use crate::bench::{
+    machine,
+    report::{Results, table},
+};
 
 // As the binary has it.
 #[global_allocator]
@@ -91,12 +98,14 @@ fn main() {
 fn run(args: &Run) {
     let Run { binary, scratch, results, size, .. } = args;
     let wanted = |part| args.only.is_none_or(|only| only == part);
-    report::write(results, "Machine", &report::table(["", ""], &machine::description()));
+    let head = "# What the aggregator costs\n\nWritten by `make bench-aggregator`.\n";
+    let results = Results::new(results, head);
+    results.write("Machine", &table(["", ""], &machine::description()));
     let part = |part: Part, title: &str, measure: &dyn Fn() -> String| {
         if wanted(part) {
             // What lies there may be of a run that was stopped.
             let _ = fs::remove_dir_all(scratch);
-            report::write(results, title, &measure());
+            results.write(title, &measure());
         }
     };
     part(Part::Insert, "From the log into the tables", &|| insert::run(binary, scratch, *size, args.events));

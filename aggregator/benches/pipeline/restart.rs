@@ -10,10 +10,11 @@ use footfall_schemas::{SiteId, live::Totals, time::MINUTE_MS, topics};
 use rdkafka::{Message as _, Offset, consumer::Consumer as _};
 
 use crate::{
+    bench::{process::wait_until, report::table},
     live::{Listener, consumer},
     produce::{self, now_ms},
-    report::table,
-    stack::{PARTITIONS, Stack, wait_until},
+    stack::PARTITIONS,
+    start::start,
     traffic::Size,
 };
 
@@ -25,8 +26,8 @@ const AT_MOST: Duration = Duration::from_secs(1_800);
 type Told = HashMap<(SiteId, i32), (u64, u64, u64)>;
 
 pub fn run(binary: &Path, scratch: &Path, size: Size, rate: u64, minutes: u64) -> String {
-    let stack = Stack::start(binary, scratch.join("restart"));
-    let aggregator = stack.aggregator();
+    let stack = start(binary, scratch.join("restart"));
+    let aggregator = stack.role("aggregator");
     let listener = Listener::new(&stack.kafka);
     // The first one that an owner keeps is of before its first block.
     let kept = || (0..PARTITIONS as i32).all(|partition| snapshot_bytes(&stack.kafka, partition) > 64 << 10);
@@ -47,7 +48,7 @@ pub fn run(binary: &Path, scratch: &Path, size: Size, rate: u64, minutes: u64) -
 
     let killed = now_ms() as u64;
     let mut again = Told::new();
-    let aggregator = stack.aggregator();
+    let aggregator = stack.role("aggregator");
     let (mut first_epoch, mut last_epoch) = (u64::MAX, 0);
     let mut same_at = 0;
     let deadline = Instant::now() + AT_MOST;

@@ -152,15 +152,3 @@ fn apply(mask: [u8; 4], payload: &mut [u8]) {
     }
     chunks.into_remainder().iter_mut().zip(mask.iter().cycle()).for_each(|(byte, mask)| *byte ^= mask);
 }
-
-/// A masked frame without the speed: control frames and the like.
-pub fn small(opcode: u8, payload: &[u8]) -> Vec<u8> {
-    let mask = [0x5a, 0x13, 0xc7, 0x2e];
-    let mut frame =
-        vec![0x80 | opcode, 0x80 | u8::try_from(payload.len()).ok().filter(|len| *len < 126).unwrap()];
-    frame.extend_from_slice(&mask);
-    let start = frame.len();
-    frame.extend_from_slice(payload);
-    apply(mask, &mut frame[start..]);
-    frame
-}

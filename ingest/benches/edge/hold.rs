@@ -8,10 +8,9 @@ use std::{
 
 use crate::{
     Place,
+    bench::{machine, process::Client, report},
     client::hold::Held,
-    machine,
-    node::{Broker, Client, Node},
-    report,
+    node::{Broker, Node},
 };
 
 #[derive(Debug, clap::Args)]
@@ -33,7 +32,7 @@ const SETTLE: Duration = Duration::from_secs(25);
 const LOOK: Duration = Duration::from_secs(30);
 
 pub fn run(args: &Args) {
-    let Place { binary, scratch, results } = &args.place;
+    let (Place { binary, scratch, .. }, results) = (&args.place, args.place.results());
     let _ = fs::remove_dir_all(scratch);
     fs::create_dir_all(scratch).unwrap();
     let broker = Broker::start(binary, scratch);
@@ -86,6 +85,6 @@ pub fn run(args: &Args) {
         ["Resident memory of all workers, by connection".to_owned(), each(node.resident())],
         ["Kernel slab, both ends, by connection".to_owned(), each(slab)],
     ];
-    report::write(results, "Connections held", &report::table(["", ""], &rows));
+    results.write("Connections held", &report::table(["", ""], &rows));
     assert_eq!(held, Held { open: args.connections, lost: 0 }, "connections were lost");
 }

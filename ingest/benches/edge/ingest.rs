@@ -4,15 +4,19 @@ use std::{fs, path::Path, thread::sleep, time::Duration};
 
 use crate::{
     Place,
+    bench::{
+        machine::{self, Cpu},
+        process::{Client, wait_until},
+        profile::{self, Profile},
+        report,
+    },
     client::{
         hold::Held,
         load::{Measured, Said},
     },
     frames,
-    machine::{self, Cpu},
-    node::{Broker, Client, Node, wait_until},
-    profile::{self, Profile},
-    report,
+    layers::LAYERS,
+    node::{Broker, Node},
 };
 
 #[derive(Debug, clap::Args)]
@@ -48,8 +52,6 @@ const HALF: Load = Load { name: "half", connections: 2_000, window: 8 };
 
 /// What a node allocates and frees by itself: reports, metrics, what threads keep for reuse.
 const STILL_BYTES: f64 = 128.0 * 1_024.0;
-/// Lines of the table of symbols.
-const SYMBOLS: usize = 25;
 
 /// One load: what the client saw, and what each process spent.
 struct Run {
@@ -62,14 +64,14 @@ struct Run {
 }
 
 pub fn run(args: &Args) {
-    let Place { binary, scratch, results } = &args.place;
+    let (Place { binary, scratch, .. }, results) = (&args.place, args.place.results());
     let _ = fs::remove_dir_all(scratch);
     fs::create_dir_all(scratch).unwrap();
     let broker = Broker::start(binary, scratch);
 
-    report::write(results, "Machine", &report::table(["", ""], &machine::description()));
+    results.write("Machine", &report::table(["", ""], &machine::description()));
     let node = Node::start(binary, scratch, &broker, "idle", None);
-    report::write(results, "Memory of an idle connection", &memory(&node, args.idle));
+    results.write("Memory of an idle connection", &memory(&node, args.idle));
     drop(node);
 
     let node = Node::start(binary, scratch, &broker, "loaded", None);
@@ -83,10 +85,13 @@ pub fn run(args: &Args) {
         runs.push(run_load(&node, &broker, args, shape, BUSY, None, None).0);
         runs.push(run_load(&node, &broker, args, shape, HALF, Some(half), None).0);
     }
-    report::write(results, "CPU by event, and time from frame to ack", &loads(&runs));
+    results.write("CPU by event, and time from frame to ack", &loads(&runs));
     for (shape, profile) in SHAPES.into_iter().zip(profiles) {
         let Some(profile) = profile else { continue };
-        report::write(results, &format!("Where the time goes at {shape} a frame"), &shares(&profile));
+        results.write(
+            &format!("Where the time goes at {shape} a frame"),
+            &profile.section("the node's threads at full load"),
+        );
     }
 }
 
@@ -178,7 +183,7 @@ fn run_load(
     let profile = profiled.and_then(|scratch| {
         let mut client = Client::start("load-client", &options);
         assert_eq!(client.hear::<Said>(), Said::Measuring);
-        let profile = profile::take(node.pid(), args.seconds / 2, scratch);
+        let profile = profile::take(node.pid(), args.seconds / 2, scratch, &LAYERS);
         drop(client);
         node.wait_for_sockets(0);
         profile
@@ -231,19 +236,5 @@ fn loads(runs: &[Run]) -> String {
             &cpu
         ),
         report::table(["Events a frame", "Load", "p50", "p99", "Longest", "Client late by (p99)"], &acks),
-    )
-}
-
-fn shares(profile: &Profile) -> String {
-    let percent = |share: f64| format!("{share:.1} %");
-    let layers: Vec<_> =
-        profile.layers.iter().map(|(layer, share)| [(*layer).to_owned(), percent(*share)]).collect();
-    let symbols = profile.symbols.iter().take(SYMBOLS);
-    let symbols: Vec<_> = symbols.map(|(symbol, share)| [format!("`{symbol}`"), percent(*share)]).collect();
-    format!(
-        "{} samples of the node's threads at full load.\n\n{}\n{}",
-        profile.samples,
-        report::table(["Layer", "Share"], &layers),
-        report::table(["Function", "Share"], &symbols),
     )
 }

@@ -5,18 +5,20 @@
 #![allow(clippy::unwrap_used, reason = "a bench may panic")]
 #![allow(unreachable_pub, reason = "each module is a part of this program")]
 
+#[path = "../../../deploy/bench/mod.rs"]
+mod bench;
 mod client;
 mod frames;
 mod hold;
 mod ingest;
-mod machine;
+mod layers;
 mod node;
-mod profile;
-mod report;
 
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+
+use crate::bench::report::Results;
 
 #[derive(Debug, Parser)]
 struct Cli {
@@ -51,6 +53,13 @@ struct Place {
     /// Where the tables go
     #[arg(long, value_name = "FILE")]
     results: PathBuf,
+}
+
+impl Place {
+    fn results(&self) -> Results {
+        let head = "# What a node costs\n\nWritten by `make bench-ingest` and `make bench-hold`.\n";
+        Results::new(&self.results, head)
+    }
 }
 
 fn main() {

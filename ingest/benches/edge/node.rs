@@ -1,14 +1,11 @@
-//! The processes: a broker, the nodes under test, and clients.
+//! The processes: a broker and the nodes under test.
 
 use std::{
     fmt::Write as _,
-    fs::{self, File},
-    io::{BufRead as _, BufReader, Lines, Read as _, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream},
+    fs,
+    net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-    thread::sleep,
-    time::{Duration, Instant},
+    process::Command,
 };
 
 use footfall_schemas::topics;
@@ -17,27 +14,17 @@ use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     client::DefaultClientContext,
 };
-use serde::de::DeserializeOwned;
 
 use crate::{
-    client::runtime,
+    bench::{
+        machine::Cpu,
+        process::{Process, free_address, get, is_ready, wait_until},
+        wire::runtime,
+    },
     frames::{ORIGIN, SITES},
-    machine::{self, Cpu},
 };
 
-const START_WITHIN: Duration = Duration::from_secs(30);
 const PARTITIONS: i32 = 4;
-
-/// Killed when it is dropped; nothing here is worth a drain.
-#[derive(Debug)]
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 /// The embedded broker, on disk.
 #[derive(Debug)]
@@ -49,17 +36,10 @@ pub struct Broker {
 impl Broker {
     pub fn start(binary: &Path, scratch: &Path) -> Self {
         let ready = scratch.join("broker.ready");
-        let child = Command::new(binary)
-            .arg("broker")
-            .arg("--data-dir")
-            .arg(scratch.join("kafka"))
-            .arg("--ready-file")
-            .arg(&ready)
-            .stderr(File::create(scratch.join("broker.log")).unwrap())
-            .spawn()
-            .unwrap_or_else(|error| panic!("{}: {error}", binary.display()));
-        let process = Process(child);
-        wait_until("the broker serves", || fs::metadata(&ready).is_ok_and(|file| file.len() > 0));
+        let mut command = Command::new(binary);
+        command.arg("broker").arg("--data-dir").arg(scratch.join("kafka")).arg("--ready-file").arg(&ready);
+        let process = Process::start(&mut command, &scratch.join("broker.log"));
+        wait_until("the broker serves", || is_ready(&ready));
         let broker = Self { process, address: fs::read_to_string(&ready).unwrap().trim().to_owned() };
         broker.create_topics();
         broker
@@ -78,7 +58,7 @@ impl Broker {
     }
 
     pub fn cpu(&self) -> Cpu {
-        Cpu::of(self.process.0.id())
+        self.process.cpu()
     }
 }
 
@@ -92,20 +72,15 @@ pub struct Node {
 impl Node {
     /// In this process, or in so many that it starts.
     pub fn start(binary: &Path, scratch: &Path, broker: &Broker, name: &str, workers: Option<u32>) -> Self {
-        // Free now; nothing else on this machine asks for ports in between.
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let address = free_address();
         let config: PathBuf = scratch.join(format!("{name}.toml"));
         let data = scratch.join(format!("{name}-data"));
         fs::write(&config, settings(name, &data, address, &broker.address)).unwrap();
-        let child = Command::new(binary)
-            .arg("ingest")
-            .arg("--config")
-            .arg(&config)
-            .args(workers.map(|workers| format!("--workers=processes={workers}")))
-            .stderr(File::create(scratch.join(format!("{name}.log"))).unwrap())
-            .spawn()
-            .unwrap();
-        let node = Self { process: Process(child), address };
+        let mut command = Command::new(binary);
+        command.arg("ingest").arg("--config").arg(&config);
+        command.args(workers.map(|workers| format!("--workers=processes={workers}")));
+        let process = Process::start(&mut command, &scratch.join(format!("{name}.log")));
+        let node = Self { process, address };
         wait_until("the node is ready", || {
             get(address, "/readyz").is_some_and(|answer| answer.contains(" 200 "))
         });
@@ -113,26 +88,17 @@ impl Node {
     }
 
     pub fn pid(&self) -> u32 {
-        self.process.0.id()
+        self.process.pid()
     }
 
-    /// Its process and those that it started.
-    fn pids(&self) -> Vec<u32> {
-        // A child belongs to the thread that started it, and any of a runtime's may have.
-        let threads = fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
-        let children: String = threads
-            .filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("children")).ok())
-            .map(|children| children + " ")
-            .collect();
-        [self.pid()].into_iter().chain(children.split_whitespace().map(|pid| pid.parse().unwrap())).collect()
-    }
-
+    /// Of its process and those that it started.
     pub fn cpu(&self) -> Cpu {
-        self.pids().into_iter().map(Cpu::of).fold(Cpu::default(), Cpu::and)
+        self.process.cpu()
     }
 
+    /// Of its process and those that it started.
     pub fn resident(&self) -> u64 {
-        self.pids().into_iter().map(machine::resident).sum()
+        self.process.resident()
     }
 
     /// A metric without labels but the scope's, by its name on /metrics.
@@ -173,57 +139,4 @@ bytes_per_connection = {{ per_second = 4000000000, burst = 4000000000 }}
         write!(text, "[[sites]]\nkey = \"{site}\"\norigins = [\"{ORIGIN}\"]\n").unwrap();
     }
     text
-}
-
-/// This program again, as a client. It ends when this handle is dropped.
-#[derive(Debug)]
-pub struct Client {
-    process: Process,
-    said: Lines<BufReader<ChildStdout>>,
-    asked: Option<ChildStdin>,
-}
-
-impl Client {
-    pub fn start(command: &str, args: &[(&str, String)]) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .arg(command)
-            .args(args.iter().flat_map(|(name, value)| [format!("--{name}"), value.clone()]))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let said = BufReader::new(child.stdout.take().unwrap()).lines();
-        let asked = child.stdin.take();
-        Self { process: Process(child), said, asked }
-    }
-
-    /// Its next line.
-    pub fn hear<T: DeserializeOwned>(&mut self) -> T {
-        let line = self.said.next().expect("the client has ended; what it says is above").unwrap();
-        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
-    }
-
-    pub fn ask(&mut self) {
-        self.asked.as_mut().unwrap().write_all(b"\n").unwrap();
-    }
-
-    pub fn cpu(&self) -> Cpu {
-        Cpu::of(self.process.0.id())
-    }
-}
-
-fn get(address: SocketAddr, path: &str) -> Option<String> {
-    let mut stream = TcpStream::connect(address).ok()?;
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    Some(answer)
-}
-
-pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + START_WITHIN;
-    while !holds() {
-        assert!(Instant::now() < deadline, "not within {START_WITHIN:?}: {what}");
-        sleep(Duration::from_millis(50));
-    }
 }

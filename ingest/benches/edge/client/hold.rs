@@ -16,8 +16,8 @@ use tokio::{
     time::sleep,
 };
 
-use super::{CLOSE, Wire, runtime};
-use crate::frames;
+use super::open;
+use crate::bench::wire::{CLOSE, TEXT, Wire, runtime, small};
 
 /// Connections that are being opened at a time.
 const OPENING: usize = 64;
@@ -55,8 +55,7 @@ pub fn run(args: &Args) {
             let (tally, opening, server) = (Rc::clone(&tally), Arc::clone(&opening), args.server);
             tokio::task::spawn_local(async move {
                 let permit = opening.acquire_owned().await;
-                let wire =
-                    Wire::open(server, visitor).await.unwrap_or_else(|error| panic!("{server}: {error}"));
+                let wire = open(server, visitor).await.unwrap_or_else(|error| panic!("{server}: {error}"));
                 drop(permit);
                 tally.open.set(tally.open.get() + 1);
                 let _ = keep(wire).await;
@@ -77,7 +76,7 @@ pub fn run(args: &Args) {
 }
 
 async fn keep(mut wire: Wire) -> io::Result<()> {
-    wire.send(&frames::small(1, HERE)).await?;
+    wire.send(&small(TEXT, HERE)).await?;
     while wire.next().await?.opcode != CLOSE {}
     Ok(())
 }

@@ -16,8 +16,11 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-use super::{CLOSE, TEXT, Wire, runtime};
-use crate::frames::{self, Batch, FIRST_SEQUENCE};
+use super::open;
+use crate::{
+    bench::wire::{CLOSE, TEXT, Wire, runtime},
+    frames::{self, Batch, FIRST_SEQUENCE},
+};
 
 /// Connections that are being opened at a time.
 const OPENING: u32 = 64;
@@ -106,7 +109,7 @@ pub fn run(args: Args) {
         let mut opened = 0;
         while opened < args.connections {
             let some = (opened..args.connections.min(opened + OPENING)).map(|visitor| {
-                tokio::task::spawn_local(async move { (visitor, Wire::open(args.server, visitor).await) })
+                tokio::task::spawn_local(async move { (visitor, open(args.server, visitor).await) })
             });
             for opening in some.collect::<Vec<_>>() {
                 let (visitor, wire) = opening.await.unwrap();

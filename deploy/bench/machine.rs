@@ -39,6 +39,26 @@ pub fn resident(pid: u32) -> u64 {
     kib(&fs::read_to_string(format!("/proc/{pid}/status")).unwrap(), "VmRSS:")
 }
 
+/// Most resident bytes of a process so far.
+pub fn resident_peak(pid: u32) -> u64 {
+    kib(&fs::read_to_string(format!("/proc/{pid}/status")).unwrap(), "VmHWM:")
+}
+
+/// Resident bytes of a process, pages that it shares with others by their share.
+pub fn proportional(pid: u32) -> u64 {
+    kib(&fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap(), "Pss:")
+}
+
+/// Those that its threads started: a child belongs to the thread that did, and any of a runtime's may have.
+pub fn children(pid: u32) -> Vec<u32> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let children: String = threads
+        .filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("children")).ok())
+        .map(|children| children + " ")
+        .collect();
+    children.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+}
+
 /// Bytes of the kernel's own objects: sockets, descriptors, epoll entries. Of the whole machine.
 pub fn slab() -> u64 {
     kib(&fs::read_to_string("/proc/meminfo").unwrap(), "Slab:")
@@ -49,21 +69,27 @@ fn kib(text: &str, field: &str) -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1_024
 }
 
-/// Rows of a table: what the numbers were measured on.
+/// Rows of a table: what was measured, when, and on what.
 pub fn description() -> Vec<[String; 2]> {
-    let cpus = fs::read_to_string("/proc/cpuinfo").unwrap();
+    let read = |path: &str| fs::read_to_string(path).unwrap();
+    let cpus = read("/proc/cpuinfo");
     let model = cpus.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown");
-    let memory = kib(&fs::read_to_string("/proc/meminfo").unwrap(), "MemTotal:");
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-    let rustc =
-        Command::new("rustc").arg("--version").output().map(|output| output.stdout).unwrap_or_default();
     [
         ("CPU", model.trim_start_matches(['\t', ' ', ':']).to_owned()),
         ("Cores", std::thread::available_parallelism().unwrap().to_string()),
-        ("Memory", format!("{} GiB", memory >> 30)),
-        ("Kernel", kernel.trim().to_owned()),
-        ("Compiler", String::from_utf8_lossy(&rustc).trim().to_owned()),
+        ("Memory", format!("{} GiB", kib(&read("/proc/meminfo"), "MemTotal:") >> 30)),
+        ("Kernel", read("/proc/sys/kernel/osrelease").trim().to_owned()),
+        ("Compiler", said("rustc", &["--version"])),
+        ("Commit", said("git", &["describe", "--always", "--dirty", "--abbrev=12"])),
+        ("Date", said("date", &["-u", "+%F"])),
+        ("Load before", read("/proc/loadavg").split(' ').next().unwrap().to_owned()),
     ]
     .map(|(name, value)| [name.to_owned(), value])
     .into()
+}
+
+/// What a program prints; nothing when it is not there.
+fn said(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).output().map(|output| output.stdout).unwrap_or_default();
+    String::from_utf8_lossy(&output).trim().to_owned()
 }
