@@ -39,7 +39,7 @@ pub struct Settings {
     pub users: Vec<DeclaredUser>,
     /// The sites as they are written, in their order.
     #[serde(skip)]
-    written: WrittenSites,
+    pub(crate) written: WrittenSites,
     pub kafka: Kafka,
     pub clickhouse: ClickHouse,
     pub ingest: footfall_ingest::Config,
@@ -65,7 +65,7 @@ pub struct PasswordHash(String);
 
 /// Holds the sites' secrets.
 #[derive(Clone, Default)]
-struct WrittenSites(Vec<serde_json::Value>);
+pub(crate) struct WrittenSites(Vec<serde_json::Value>);
 
 /// `[listen]`: addresses to bind; port 0 takes a free one.
 #[derive(Debug, Clone, Deserialize)]

@@ -108,10 +108,10 @@ pub async fn run(
     migrate::create_topics(&kafka, settings.kafka.partitions, settings.kafka.replication).await?;
     migrate::create_tables(&settings.clickhouse("admin", &settings.clickhouse.admin)?).await?;
 
-    let reader = Reader::spawn(&kafka, reloaded.declared)?;
-    let writer = Arc::new(Writer::new(&kafka, &reader)?);
-    reader.caught_up(READY_WITHIN).await?;
-    let directory = reader.directory();
+    let directory_reader = Reader::spawn(&kafka, reloaded.declared)?;
+    let writer = Arc::new(Writer::new(&kafka, &directory_reader)?);
+    directory_reader.caught_up(READY_WITHIN).await?;
+    let directory = directory_reader.directory();
     make_demo_site(&directory.borrow().clone(), &writer).await?;
 
     let (ingest_address, dashboard_address) =
@@ -169,6 +169,7 @@ pub async fn run(
     };
     eprintln!("footfall: draining");
     let drained = roles.stop(grace).await;
+    drop(directory_reader);
     if let Some(broker) = broker {
         broker.shutdown().await;
     }
