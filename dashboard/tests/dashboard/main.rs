@@ -9,6 +9,7 @@ mod askers;
 mod history;
 mod live;
 mod login;
+mod memory;
 mod shared;
 mod slow;
 mod sockets;

@@ -4,22 +4,14 @@ use std::{
     collections::BTreeMap,
     future::Future,
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use footfall_dashboard::{
-    Config, Error, Parts,
-    directory::{Edit, EditError, Writing},
-    login_url, run, set_up_url,
-};
+use footfall_dashboard::{Config, Error, Parts, login_url, run, set_up_url};
 use footfall_schemas::{
     Dimension, SiteId,
     connect::{ClickHouseSettings, KafkaSettings},
-    directory::Directory,
     live::{LiveRecord, LiveState, Totals},
     presence::PresenceReport,
     topics,
@@ -38,10 +30,8 @@ use rdkafka::{
     mocking::MockCluster,
     producer::{DefaultProducerContext, FutureProducer, FutureRecord},
 };
-use serde_json::json;
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
-    sync::watch,
     task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
@@ -51,53 +41,10 @@ use tokio_tungstenite::{
 };
 use tokio_util::sync::CancellationToken;
 
+use crate::memory::Memory;
+
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 const SECRET: [u8; 32] = [9; 32];
-
-/// A directory that lies in memory, of one node or of several.
-pub(crate) struct Memory {
-    shown: watch::Sender<Arc<Directory>>,
-    /// As if the log were away.
-    pub(crate) refuses: AtomicBool,
-}
-
-impl Memory {
-    /// With the sites `demo` and `shop`.
-    pub(crate) fn new() -> Arc<Self> {
-        let memory = Arc::new(Self { shown: watch::Sender::default(), refuses: AtomicBool::new(false) });
-        for key in ["demo", "shop"] {
-            memory.set(&format!("site/{key}"), Some(json!({"key": key, "origins": ["*"]})));
-        }
-        memory
-    }
-
-    pub(crate) fn directory(&self) -> Arc<Directory> {
-        self.shown.borrow().clone()
-    }
-
-    pub(crate) fn replace(&self, directory: Directory) {
-        self.shown.send_replace(Arc::new(directory));
-    }
-
-    pub(crate) fn set(&self, key: &str, value: Option<serde_json::Value>) {
-        let mut directory = Directory::clone(&self.directory());
-        let value = value.map(|value| value.to_string());
-        directory.apply(key, value.as_ref().map(String::as_bytes)).unwrap();
-        self.replace(directory);
-    }
-}
-
-impl Edit for Memory {
-    fn write(&self, key: String, value: Option<serde_json::Value>) -> Writing<'_> {
-        Box::pin(async move {
-            if self.refuses.load(Ordering::SeqCst) {
-                return Err(EditError("broker-7 is away".into()));
-            }
-            self.set(&key, value);
-            Ok(())
-        })
-    }
-}
 
 pub(crate) struct Stage {
     pub(crate) directory: Arc<Memory>,
