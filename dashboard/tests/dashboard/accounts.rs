@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::{
     askers::{Asker, PASSWORD, cookie, in_town, site},
-    stage::{Answer, Memory, Stage, quick},
+    stage::{Answer, Stage, quick},
 };
 
 fn error(answer: &Answer) -> (u16, String) {
@@ -400,8 +400,7 @@ async fn a_change_that_cannot_be_written_is_said_to_be() {
 
 #[tokio::test]
 async fn of_two_that_remove_an_owner_at_once_one_is_refused() {
-    let memory: std::sync::Arc<Memory> = in_town();
-    let stage = Stage::on(memory, quick()).await;
+    let stage = Stage::on(in_town(), quick()).await;
     let operator = stage.operator().await;
     let remove = async |name: &str| {
         stage.ask(Method::DELETE, &format!("/api/users/{name}"), &operator, None).await.status.as_u16()

@@ -11,7 +11,10 @@ use http::{
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::stage::{Answer, Memory, Stage};
+use crate::{
+    memory::Memory,
+    stage::{Answer, Stage},
+};
 
 pub(crate) const PASSWORD: &str = "correct horse";
 static HASH: LazyLock<String> = LazyLock::new(|| password::hash(PASSWORD).unwrap());

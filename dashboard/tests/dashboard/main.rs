@@ -11,6 +11,7 @@ mod filters;
 mod history;
 mod live;
 mod login;
+mod memory;
 mod shared;
 mod sites;
 mod slow;

@@ -4,23 +4,15 @@ use std::{
     collections::BTreeMap,
     future::Future,
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use footfall_dashboard::{
-    Config, Error, Parts,
-    directory::{Edit, EditError, Writing},
-    login_url, run, set_up_url,
-};
+use footfall_dashboard::{Config, Error, Parts, login_url, run, set_up_url};
 use footfall_schemas::{
     Dimension, EventRecord, SiteId,
     alert::{Alert, AlertRecord},
     connect::{ClickHouseSettings, KafkaSettings},
-    directory::Directory,
     live::{LiveRecord, LiveState, Totals},
     presence::PresenceReport,
     topics,
@@ -43,7 +35,6 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpSocket, TcpStream},
-    sync::watch,
     task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
@@ -53,52 +44,10 @@ use tokio_tungstenite::{
 };
 use tokio_util::sync::CancellationToken;
 
+use crate::memory::Memory;
+
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 const SECRET: [u8; 32] = [9; 32];
-
-/// A directory that lies in memory, of one node or of several.
-pub(crate) struct Memory {
-    shown: watch::Sender<Arc<Directory>>,
-    /// As if the log were away.
-    pub(crate) refuses: AtomicBool,
-}
-
-impl Memory {
-    /// With the sites `demo` and `shop`.
-    pub(crate) fn new() -> Arc<Self> {
-        let memory = Arc::new(Self { shown: watch::Sender::default(), refuses: AtomicBool::new(false) });
-        memory.set("site/demo", Some(with_goals()));
-        memory.set("site/shop", Some(json!({"key": "shop", "origins": ["*"]})));
-        memory
-    }
-
-    pub(crate) fn directory(&self) -> Arc<Directory> {
-        self.shown.borrow().clone()
-    }
-
-    pub(crate) fn replace(&self, directory: Directory) {
-        self.shown.send_replace(Arc::new(directory));
-    }
-
-    pub(crate) fn set(&self, key: &str, value: Option<serde_json::Value>) {
-        let mut directory = Directory::clone(&self.directory());
-        let value = value.map(|value| value.to_string());
-        directory.apply(key, value.as_ref().map(String::as_bytes)).unwrap();
-        self.replace(directory);
-    }
-}
-
-impl Edit for Memory {
-    fn write(&self, key: String, value: Option<serde_json::Value>) -> Writing<'_> {
-        Box::pin(async move {
-            if self.refuses.load(Ordering::SeqCst) {
-                return Err(EditError("broker-7 is away".into()));
-            }
-            self.set(&key, value);
-            Ok(())
-        })
-    }
-}
 
 pub(crate) struct Stage {
     pub(crate) directory: Arc<Memory>,
