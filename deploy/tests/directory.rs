@@ -292,6 +292,7 @@ async fn what_a_settings_file_declares_is_listed_and_not_changed() {
 struct Ingest {
     child: Child,
     address: SocketAddr,
+    config: PathBuf,
     log: PathBuf,
 }
 
@@ -311,12 +312,12 @@ impl Ingest {
         std::fs::write(&config, text).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_footfall"))
             .args(["ingest", "--config"])
-            .arg(config)
+            .arg(&config)
             .stdout(Stdio::null())
             .stderr(File::create(&log).unwrap())
             .spawn()
             .unwrap();
-        let ingest = Self { child, address, log };
+        let ingest = Self { child, address, config, log };
         ingest.answers("declared", 101).await;
         ingest
     }
@@ -370,6 +371,26 @@ async fn a_site_that_is_set_while_ingest_runs_is_served_and_refused_when_it_is_r
     cluster.footfall(&["site", "remove", "shop"], "").await.unwrap();
     ingest.answers("shop", 404).await;
     ingest.answers("declared", 101).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_site_that_is_declared_or_taken_out_of_the_file_is_taken_over_on_sighup() {
+    let cluster = Cluster::start().await;
+    let ingest = Ingest::start(&cluster, "").await;
+    cluster.footfall(&["site", "set", "-"], &site("shop").to_string()).await.unwrap();
+    ingest.answers("shop", 101).await;
+    let hang_up = async |change: &dyn Fn(String) -> String| {
+        let text = std::fs::read_to_string(&ingest.config).unwrap();
+        std::fs::write(&ingest.config, change(text)).unwrap();
+        let pid = ingest.child.id().to_string();
+        assert!(Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
+    };
+    // Declared with another origin, the site of the directory is hidden.
+    hang_up(&|text| text + "[[sites]]\nkey = \"shop\"\norigins = [\"https://other.example\"]\n").await;
+    ingest.answers("shop", 403).await;
+    hang_up(&|text| text.split("[[sites]]").next().unwrap().to_owned()).await;
+    ingest.answers("shop", 101).await;
+    ingest.answers("declared", 404).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
