@@ -71,8 +71,8 @@ pub struct Slow {
     /// Changes that those who pause got, and those that were left out for them.
     pub got: u64,
     pub skipped: u64,
-    /// The oldest that the newest change was at the end of a reading, in ms.
-    pub behind_ms: f64,
+    /// The oldest that the newest change was at the end of a reading, in ms; absent when none was read to its end.
+    pub behind_ms: Option<f64>,
     pub pausing_closed: u32,
     pub never_reading: u32,
     pub never_reading_closed: u32,
@@ -178,7 +178,7 @@ struct Lagged {
     pauses: bool,
     got: u64,
     skipped: u64,
-    behind_ms: f64,
+    behind_ms: Option<f64>,
     closed: bool,
 }
 
@@ -206,7 +206,8 @@ async fn lag(mut reader: Subscriber, number: u32, pause: Duration, until: Instan
                     return lagged;
                 }
                 Err(_) => {
-                    lagged.behind_ms = lagged.behind_ms.max(wall() - newest as f64);
+                    let behind = wall() - newest as f64;
+                    lagged.behind_ms = Some(lagged.behind_ms.map_or(behind, |most| most.max(behind)));
                     break;
                 }
             }
@@ -235,7 +236,7 @@ async fn became(readers: Vec<JoinHandle<Lagged>>) -> Slow {
         *ended += u32::from(closed);
         slow.got += got;
         slow.skipped += skipped;
-        slow.behind_ms = slow.behind_ms.max(behind_ms);
+        slow.behind_ms = [slow.behind_ms, behind_ms].into_iter().flatten().reduce(f64::max);
     }
     slow
 }

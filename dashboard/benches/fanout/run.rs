@@ -134,7 +134,7 @@ pub fn run(args: &Args) {
 
     results.write("Machine", &table(["", ""], &machine));
     results.write("What is measured", &tables::method(args, &runs));
-    results.write("Fan-out", &tables::fan_out(&runs));
+    results.write("Fan-out", &tables::fan_out(args, &runs));
     results.write("Memory", &tables::memory(args, &runs));
     results.write("Slow readers", &tables::slow(args, &runs));
     if let Some(profile) = &runs[0].profile {

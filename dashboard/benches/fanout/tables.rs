@@ -45,7 +45,7 @@ fn list(runs: &[Run], of: impl Fn(&Run) -> String) -> String {
     each.join(", ")
 }
 
-pub fn fan_out(runs: &[Run]) -> String {
+pub fn fan_out(args: &Args, runs: &[Run]) -> String {
     let cost = runs.iter().map(|run| {
         let millions = run.crowd.changes as f64 / 1e6;
         let each = |seconds: f64| format!("{:.2}", seconds / millions);
@@ -96,11 +96,13 @@ pub fn fan_out(runs: &[Run]) -> String {
         ),
     };
     format!(
-        "CPU-seconds per million frames; the client's are what it costs to receive them, and tell that it is the same \
+        "{asked:.0} frames a second are asked for; fewer came when the machine was short of time, and then the ages say \
+         more of the machine than of the server.\n\nCPU-seconds per million frames; the client's are what it costs to receive them, and tell that it is the same \
          for all:\n\n{}\n{fed}\n\nAge of a change when it is read, in ms; the last of a change's frames is written when all \
          others have been:\n\n{}{calls}",
         table(["", "Frames/s", "Server", "of it user", "of it kernel", "Client"], &cost),
         table(["", "p50", "p99", "Longest", "Missed", "Lost connections", "Until all subscribed, s"], &ages),
+        asked = args.rate * f64::from(args.subscribers),
     )
 }
 
@@ -140,7 +142,7 @@ pub fn slow(args: &Args, runs: &[Run]) -> String {
             crowd.missed.to_string(),
             slow.got.to_string(),
             slow.skipped.to_string(),
-            format!("{:.0}", slow.behind_ms),
+            slow.behind_ms.map_or("none".to_owned(), |ms| format!("{ms:.0}")),
             of(slow.pausing_closed, slow.pausing),
             of(slow.never_reading_closed, slow.never_reading),
             format!("{:.1}", *grown as f64 / f64::from(1 << 20)),
