@@ -5,6 +5,7 @@ import { readFile } from 'node:fs/promises';
 import { extname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { WebSocketServer } from 'ws';
+import { Accounts } from './accounts.mjs';
 import { MockSite, changeTo } from './site.mjs';
 
 export const POLICY =
@@ -13,11 +14,23 @@ const TYPES = { '.html': 'text/html; charset=utf-8', '.js': 'text/javascript', '
 const DIST = new URL('../dist/', import.meta.url);
 const DELTAS_KEPT = 40;
 
+async function bodyOf(request) {
+  let text = '';
+  for await (const part of request) text += part;
+  return text === '' ? {} : JSON.parse(text);
+}
+
 /** Options: port, sites ({ key: page views per second }), signedIn, tickMs. Changed while it runs by `control`. */
 export async function start({ port = 0, sites = { demo: 3, shop: 0.4, empty: 0 }, signedIn = true, tickMs = 250 } = {}) {
   const control = { signedIn, silent: 0, paused: false, refuseSockets: false, noHistory: false };
   const mocks = Object.entries(sites).map(([key, perSecond], n) => new MockSite(key, perSecond, Date.now(), 7 + n));
   const feeds = new Map(mocks.map((site) => [site.key, { site, epoch: Date.now(), seq: 1, told: told(site), deltas: [], viewers: new Set() }]));
+
+  const names = { demo: 'Demo shop', shop: 'Lamps & Chairs' };
+  const accounts = new Accounts(control, Object.fromEntries(mocks.map(({ key }) => [key, names[key] ?? key])), (key) => {
+    const site = new MockSite(key, 0, Date.now());
+    feeds.set(key, { site, epoch: Date.now(), seq: 1, told: told(site), deltas: [], viewers: new Set() });
+  });
 
   function told(site) {
     const state = site.state(Date.now() - 300);
@@ -50,16 +63,12 @@ export async function start({ port = 0, sites = { demo: 3, shop: 0.4, empty: 0 }
       return json(200, {});
     }
     if (url.pathname.startsWith('/api/')) {
-      if (!control.signedIn) return json(401, { error: 'not_logged_in', detail: 'open a link that `footfall login` prints' });
-      if (url.pathname === '/api/session') return json(200, { signed_in: true });
-      if (url.pathname === '/api/sites') {
-        return json(200, { sites: mocks.map(({ key }) => ({
-          key,
-          name: { demo: 'Demo shop', shop: 'Lamps & Chairs' }[key] ?? key,
-          snippet: `<script defer src="http://127.0.0.1:8080/f.js" data-site="${key}"></script>`,
-          demo: key === 'shop' ? null : 'http://127.0.0.1:8080/demo/',
-        })) });
+      const known = await accounts.answer(request.method, url, await bodyOf(request));
+      if (known) {
+        for (const [name, value] of Object.entries(known.headers ?? {})) response.setHeader(name, value);
+        return known.status === 204 ? response.writeHead(204).end() : json(known.status, known.body);
       }
+      if (!control.signedIn) return json(401, { error: 'not_logged_in', detail: 'open a link that `footfall login` prints' });
       const feed = feeds.get(url.searchParams.get('site'));
       if (control.noHistory) return json(503, { error: 'timeout', detail: 'ClickHouse cannot be asked at the moment' });
       if (url.pathname === '/api/history' && feed) return json(200, feed.site.history(Date.now()));
@@ -106,6 +115,7 @@ export async function start({ port = 0, sites = { demo: 3, shop: 0.4, empty: 0 }
     tick,
     url: `http://127.0.0.1:${server.address().port}`,
     control,
+    accounts,
     feeds,
     /** As on a site's first day: all there is came within the minute and the interval that still run. */
     makeYoung() {

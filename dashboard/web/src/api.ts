@@ -7,6 +7,11 @@ export interface Site {
   snippet: string;
   /** The demo site's address, where there is one. */
   demo: string | null;
+  role: 'viewer' | 'owner';
+  /** In the settings file: it is changed there. */
+  declared: boolean;
+  /** Anybody may watch. */
+  public: boolean;
 }
 
 export interface Counts {
@@ -35,17 +40,6 @@ export class ApiError extends Error {
   }
 }
 
-/** `true`: signed in. */
-export async function session(): Promise<boolean> {
-  try {
-    await get('/api/session');
-    return true;
-  } catch (error) {
-    if (error instanceof ApiError && error.status === 401) return false;
-    throw error;
-  }
-}
-
 export async function sites(): Promise<Site[]> {
   const list = ((await get('/api/sites')) as { sites?: unknown }).sites;
   if (!Array.isArray(list)) throw new ApiError(200, '/api/sites: no list of sites');
@@ -54,6 +48,9 @@ export async function sites(): Promise<Site[]> {
     name: site.name || String(site.key),
     snippet: site.snippet ?? '',
     demo: site.demo ?? null,
+    role: site.role ?? 'viewer',
+    declared: site.declared ?? false,
+    public: site.public ?? false,
   }));
 }
 
