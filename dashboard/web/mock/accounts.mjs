@@ -22,10 +22,11 @@ export class Accounts {
   delay = 0;
   #ids = 0;
 
-  /** `control.signedIn` is shared with whoever serves the sockets; `made` is told of new sites. */
-  constructor(control, names, made) {
+  /** `control.signedIn` is shared with whoever serves the sockets; `made` is told of new sites, `counted` tells of one. */
+  constructor(control, names, { made, counted }) {
     this.control = control;
     this.made = made;
+    this.counted = counted;
     this.user = 'operator';
     for (const [key, name] of Object.entries(names)) {
       const site = { key, name, origins: [`https://${key}.example`] };
@@ -247,6 +248,6 @@ export class Accounts {
   #facts(key) {
     this.#viewer(key);
     const none = { received: 0, accepted: 0, stored: 0, connected: 0, refused: [], last_event_at: null };
-    return { body: { ...none, origins: this.sites.get(key).site.origins, ...this.doctor.get(key) } };
+    return { body: { ...none, ...this.counted(key), origins: this.sites.get(key).site.origins, ...this.doctor.get(key) } };
   }
 }

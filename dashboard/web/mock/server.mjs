@@ -27,9 +27,16 @@ export async function start({ port = 0, sites = { demo: 3, shop: 0.4, empty: 0 }
   const feeds = new Map(mocks.map((site) => [site.key, { site, epoch: Date.now(), seq: 1, told: told(site), deltas: [], viewers: new Set() }]));
 
   const names = { demo: 'Demo shop', shop: 'Lamps & Chairs' };
-  const accounts = new Accounts(control, Object.fromEntries(mocks.map(({ key }) => [key, names[key] ?? key])), (key) => {
-    const site = new MockSite(key, 0, Date.now());
-    feeds.set(key, { site, epoch: Date.now(), seq: 1, told: told(site), deltas: [], viewers: new Set() });
+  const accounts = new Accounts(control, Object.fromEntries(mocks.map(({ key }) => [key, names[key] ?? key])), {
+    made(key) {
+      const site = new MockSite(key, 0, Date.now());
+      feeds.set(key, { site, epoch: Date.now(), seq: 1, told: told(site), deltas: [], viewers: new Set() });
+    },
+    counted(key) {
+      const { ledger, online, freshness, live } = feeds.get(key)?.told ?? {};
+      if (!ledger || live.totals.stored === 0) return {};
+      return { received: ledger.received, accepted: ledger.accepted, stored: live.totals.stored, connected: online.visitors, last_event_at: freshness.newest };
+    },
   });
 
   function told(site) {

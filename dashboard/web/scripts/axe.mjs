@@ -1,8 +1,10 @@
 // Every screen through axe-core, in both themes and at two widths; any violation fails.
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { furnish } from '../mock/furnish.mjs';
 import { start } from '../mock/server.mjs';
 import { launch, open } from './browser.mjs';
+import { SCREENS as SETTINGS } from './screens.mjs';
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const SCREENS = [
@@ -11,9 +13,7 @@ const SCREENS = [
   { name: 'live, explained', hash: '#/live/demo', act: (page) => page.getByRole('button', { name: /Online now/ }).click() },
   { name: 'live, lost', hash: '#/live/demo', act: lost },
   { name: 'empty', hash: '#/live/empty' },
-  { name: 'install', hash: '#/install/demo' },
-  { name: 'install, waiting', hash: '#/install/empty' },
-  { name: 'signed out', signedIn: false },
+  ...SETTINGS,
 ];
 
 async function lost(page, mock) {
@@ -26,8 +26,10 @@ const browser = await launch();
 let violations = 0;
 for (const colorScheme of ['dark', 'light']) {
   for (const width of [1440, 360]) {
-    for (const { name, hash = '', act, signedIn = true } of SCREENS) {
+    for (const { name, hash = '', act, prepare, signedIn = true } of SCREENS) {
       const mock = await start({ signedIn });
+      furnish(mock);
+      prepare?.(mock);
       // axe is put in by the debugger, past the page's policy.
       const { page, context } = await open(browser, `${mock.url}/${hash}`, { viewport: { width, height: 900 }, colorScheme, bypassCSP: true });
       await page.getByRole('heading', { level: 1 }).waitFor({ state: 'attached' });

@@ -1,6 +1,8 @@
 // Screenshots of every screen with made-up numbers: node scripts/look.mjs [folder]
 import { mkdirSync } from 'node:fs';
+import { furnish } from '../mock/furnish.mjs';
 import { start } from '../mock/server.mjs';
+import { SCREENS } from './screens.mjs';
 import { launch, open } from './browser.mjs';
 
 const folder = process.argv[2] ?? 'screenshots';
@@ -21,12 +23,13 @@ const shots = [
   { name: 'young', options: { ...DESK, colorScheme: 'light' }, act: young },
   { name: 'young-phone', options: { ...PHONE, colorScheme: 'dark' }, full: true, act: young },
   { name: 'empty', hash: '#/live/empty', options: { ...DESK, colorScheme: 'light' } },
-  { name: 'install', hash: '#/install/demo', options: { ...DESK, colorScheme: 'light' } },
-  { name: 'install-waiting', hash: '#/install/empty', options: { ...PHONE, colorScheme: 'dark' } },
   { name: 'lost', options: { ...DESK, colorScheme: 'light' }, act: lost },
   { name: 'stale', options: { ...DESK, colorScheme: 'dark' }, act: stale },
   { name: 'explained', options: { ...PHONE, colorScheme: 'light' }, act: explained },
-  { name: 'signed-out', options: { ...DESK, colorScheme: 'dark' }, signedIn: false, expected: /401/ },
+  ...SCREENS.flatMap((screen) => [
+    { ...screen, name: `${screen.name}-light`, options: { ...DESK, colorScheme: 'light' }, full: true },
+    { ...screen, name: `${screen.name}-phone`, options: { ...NARROW, colorScheme: 'dark' }, full: true },
+  ]),
 ];
 
 async function lost(page, mock) {
@@ -50,9 +53,11 @@ async function explained(page) {
 
 const browser = await launch();
 let complained = 0;
-for (const { name, options, hash = '', full = false, act, signedIn = true, expected } of shots) {
+for (const { name, options, hash = '', full = false, act, prepare, signedIn = true, expected } of shots) {
   if (only && !name.includes(only)) continue;
   const mock = await start({ signedIn });
+  furnish(mock);
+  prepare?.(mock);
   const { page, context, complaints } = await open(browser, `${mock.url}/${hash}`, options);
   await page.waitForTimeout(1_600);
   await act?.(page, mock);

@@ -33,7 +33,7 @@ export const account = {
     title: 'Set up Footfall',
     lead: 'This makes the first account. It owns everything: sites, users and keys.',
     name: 'Name',
-    nameHelp: 'a–z, 0–9 and . _ @ + - ; your mail address will do.',
+    nameHelp: 'Your mail address will do, in small letters.',
     submit: 'Create the account',
     busy: 'Creating…',
     wrongLink: 'This link opens nothing (any more). Open the whole link that Footfall printed last.',
