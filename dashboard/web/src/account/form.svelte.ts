@@ -52,8 +52,10 @@ export class Form {
   }
 }
 
-/** `origins: write …` stands at the field already. */
+/** Of `origins: write …` or `alert "Spike": min: say …`, what is not said by where it stands. */
 function withoutField(text: string, field: string): string {
-  const rest = text.startsWith(`${field}: `) ? text.slice(field.length + 2) : text;
+  const mark = `${field}: `;
+  const at = text.startsWith(mark) ? 0 : /^alert "/.test(text) ? text.indexOf(`": ${mark}`) + 3 : -1;
+  const rest = at === 0 || at > 2 ? text.slice(at + mark.length) : text;
   return rest.charAt(0).toUpperCase() + rest.slice(1);
 }

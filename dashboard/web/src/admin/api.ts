@@ -66,17 +66,6 @@ export async function site(key: string): Promise<ListedSite> {
   return (await request('GET', at('/api/sites', key))) as ListedSite;
 }
 
-/** Whether there is a site of this key. */
-export async function isSite(key: string): Promise<boolean> {
-  try {
-    await site(key);
-    return true;
-  } catch (error) {
-    if (error instanceof Refusal && error.status === 404) return false;
-    throw error;
-  }
-}
-
 export async function putSite(key: string, site: WrittenSite): Promise<void> {
   await request('PUT', at('/api/sites', key), site);
 }

@@ -53,13 +53,14 @@ export interface Diagnosis {
 
 const HOUR_MS = 3_600_000;
 
-/** `seen`: the live view has counted an event. `now`: ms since 1970. */
-export function diagnose(facts: Facts | null, seen: boolean, now: number): Diagnosis {
+/** `seen`: the live view has counted an event. `retried`: batches told to come again. `now`: ms since 1970. */
+export function diagnose(facts: Facts | null, seen: boolean, now: number, retried = 0): Diagnosis {
   if (!facts) return { state: seen ? 'arriving' : 'waiting', findings: [], nothingComes: false };
   const recent = facts.stored > 0 || (facts.lastEventAt !== null && now - facts.lastEventAt < HOUR_MS);
   const state = seen || recent ? 'arriving' : facts.lastEventAt === null ? 'waiting' : 'quiet';
   const findings = facts.refused.filter(({ count }) => count > 0).map(findingOf).sort((a, b) => b.count - a.count);
   const isQuiet = state !== 'arriving';
+  if (isQuiet && retried > 0) findings.push(plain('retried', retried));
   if (isQuiet && facts.accepted > 0) findings.push(plain('behind', facts.accepted));
   else if (isQuiet && facts.connected > 0 && facts.received === 0) findings.push(plain('silent', facts.connected));
   return { state, findings, nothingComes: isQuiet && findings.length === 0 && facts.received === 0 };
@@ -70,7 +71,7 @@ function findingOf({ reason, count, lastAt, detail }: Refused): Finding {
   return { id: reason, title: told.title, fix: told.fix, count, lastAt, detail, origin: reason === 'origin_denied' ? deniedOrigin(detail) : null };
 }
 
-function plain(id: 'behind' | 'silent', count: number): Finding {
+function plain(id: 'behind' | 'silent' | 'retried', count: number): Finding {
   return { id, ...words.plain[id], count, lastAt: null, detail: '', origin: null };
 }
 

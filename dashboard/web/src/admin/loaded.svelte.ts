@@ -2,6 +2,9 @@
 
 import { Refusal } from '../account/request';
 
+/** Told to the window when the node no longer knows who asks. */
+const SIGNED_OUT = 'footfall:signed-out';
+
 export class Loaded<T> {
   value = $state.raw<T | null>(null);
   failure = $state<string | null>(null);
@@ -19,7 +22,9 @@ export class Loaded<T> {
       this.failure = null;
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
-      if (run === this.#run) this.failure = error.message;
+      if (run !== this.#run) return;
+      this.failure = error.message;
+      if (error.status === 401) dispatchEvent(new Event(SIGNED_OUT));
     }
   }
 }

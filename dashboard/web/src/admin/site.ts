@@ -196,6 +196,6 @@ function isWebhookUrl(text: string): boolean {
 
 /** A key that a name suggests. */
 export function keyFrom(name: string): string {
-  const plain = name.normalize('NFKD').toLowerCase().replace(/[^a-z0-9]+/g, '-');
+  const plain = name.normalize('NFKD').replace(/\p{M}+/gu, '').toLowerCase().replace(/[^a-z0-9]+/g, '-');
   return plain.replace(/^-+|-+$/g, '').slice(0, 64);
 }

@@ -31,7 +31,12 @@ export const doctor = {
   switchedOff: 'Switch it on under Settings',
   unknownReason: 'Open a page with ?footfall_debug=1 behind its address: the browser’s console then says what was refused.',
 
+  pinned: 'With a hash of its content (SRI)',
+  pinnedLead: 'This prints a snippet that browsers run only if the script is, byte by byte, the one of this version. Paste it anew after every upgrade.',
+  pinnedCommand: (site: string, origin: string) => `footfall snippet --pin --site ${site} --endpoint ${origin} --config footfall.toml`,
+
   plain: {
+    retried: { title: 'Told to come again', fix: 'A rate limit was reached, the node is overloaded, or Kafka takes nothing now. Trackers keep their events and send them again; the ingest node’s log says which it is.' },
     behind: { title: 'Taken, but not counted yet', fix: 'The events are in the log. If this stays, the aggregator is not running or is behind: look at its log.' },
     silent: { title: 'Pages connect, but send nothing', fix: 'Their visitors may not have consented (data-consent), ask not to be tracked, or all their pages are among the site’s ignored paths.' },
   },

@@ -224,6 +224,7 @@ export function isOurs(header, body, secret, now = Date.now()) {
     filterKey: 'Only',
     filterValue: 'is',
     addFilter: 'Show only a part',
+    narrower: 'Narrow it further',
     removeFilter: (what: string) => `Do not narrow by ${what}`,
     filters: {
       page: 'page',
