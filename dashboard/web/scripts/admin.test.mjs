@@ -54,7 +54,7 @@ describe('from the first start', () => {
     await page.getByLabel('Goal', { exact: true }).fill('Signed up');
     await page.getByLabel('Page or event').fill('signup');
     await press(page, 'Save');
-    await says(page, 'Saved.');
+    await says(page, 'The settings are saved.');
     assert.deepEqual(site(mock, 'my-blog').goals, [{ name: 'Signed up', event: 'signup' }]);
 
     await page.getByRole('link', { name: 'Alerts' }).click();
@@ -186,7 +186,7 @@ describe('a site', () => {
     await page.getByText('Nothing was changed: the log cannot be written.').waitFor();
     assert.equal(site(mock).name, 'Demo shop');
     await press(page, 'Save');
-    await says(page, 'Saved.');
+    await says(page, 'The settings are saved.');
     assert.equal(site(mock).name, 'Renamed');
     await page.getByLabel('Site').getByText('Renamed').waitFor({ state: 'attached' });
   });
@@ -196,7 +196,7 @@ describe('a site', () => {
     await page.getByLabel('Name').fill('Renamed');
     site(mock).alerts = [];
     await press(page, 'Save');
-    await says(page, 'Saved.');
+    await says(page, 'The settings are saved.');
     assert.deepEqual([site(mock).alerts, site(mock).secret, site(mock).alert_webhooks[0].secret], [[], '0f'.repeat(32), 'aa'.repeat(32)]);
     await press(page, 'Replace');
     await press(page, 'Generate');
@@ -266,6 +266,7 @@ describe('alerts', () => {
     await page.getByText('Too few for this plan').waitFor();
     assert.equal(await described(page.getByLabel('Only from')), 'Too few for this plan');
     await press(page, 'Save');
+    await page.getByRole('button', { name: 'Edit Spike' }).waitFor();
     await page.getByText('within 7 minutes are at least 3 times').waitFor();
     assert.equal(site(mock).alerts[0].minutes, 7);
     await press(page, 'Remove 404 surge');

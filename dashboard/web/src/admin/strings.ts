@@ -58,7 +58,7 @@ export const admin = {
 
   site: {
     title: 'Settings',
-    saved: 'Saved.',
+    saved: 'The settings are saved.',
     unsaved: 'There are changes that are not saved.',
     discard: 'Discard',
     declared: 'This site stands in the settings file. Change it there, under',
