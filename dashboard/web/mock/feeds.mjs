@@ -14,11 +14,17 @@ export class Feeds extends Map {
   constructor(sites, tell) {
     super();
     this.#tell = tell;
-    this.sites = new Map(sites.map((site) => [site.key, site]));
-    for (const site of sites) this.#add(site, {});
+    this.sites = new Map();
+    for (const site of sites) this.add(site);
   }
 
-  #add(site, filter) {
+  add(site) {
+    this.sites.set(site.key, site);
+    this.#watch(site, {});
+    return site;
+  }
+
+  #watch(site, filter) {
     const feed = { site, filter, epoch: Date.now() + this.size, seq: 1, told: this.#tell(site, filter), deltas: [], viewers: new Set() };
     this.set(keyOf(site.key, filter), feed);
     return feed;
@@ -27,7 +33,7 @@ export class Feeds extends Map {
   /** `undefined`: there is no such site. */
   of(key, filter = {}) {
     const site = this.sites.get(key);
-    return site && (this.get(keyOf(key, filter)) ?? this.#add(site, filter));
+    return site && (this.get(keyOf(key, filter)) ?? this.#watch(site, filter));
   }
 
   filters() {

@@ -5,6 +5,7 @@ import { readFile } from 'node:fs/promises';
 import { extname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { WebSocketServer } from 'ws';
+import { Accounts } from './accounts.mjs';
 import { Feeds } from './feeds.mjs';
 import { MockSite } from './site.mjs';
 
@@ -14,16 +15,20 @@ const TYPES = { '.html': 'text/html; charset=utf-8', '.js': 'text/javascript', '
 const DIST = new URL('../dist/', import.meta.url);
 const NAMES = { demo: 'Demo shop', shop: 'Lamps & Chairs' };
 
+async function bodyOf(request) {
+  let text = '';
+  for await (const part of request) text += part;
+  return text === '' ? {} : JSON.parse(text);
+}
+
 /**
  * Options: port, sites ({ key: page views per second }), signedIn, tickMs, names ({ key: name }), tables and goals of the
- * sites, public (keys), shares ({ token: key }). What `control` holds may be changed while it runs.
+ * sites, public (keys), shares ({ token: key }). What `control` and `accounts` hold may be changed while it runs.
  */
 export async function start(options = {}) {
   const { port = 0, sites = { demo: 3, shop: 0.4, empty: 0 }, signedIn = true, tickMs = 250, names = NAMES, tables, goals } = options;
   const control = {
     signedIn,
-    public: options.public ?? [],
-    shares: options.shares ?? {},
     silent: 0,
     /** ms by which the log's clock is behind. */
     behind: 300,
@@ -40,6 +45,21 @@ export async function start(options = {}) {
   const mocks = Object.entries(sites).map(([key, perSecond], n) => new MockSite(key, perSecond, Date.now(), { seed: 7 + n, ...(tables && { tables }), ...(goals && { goals }) }));
   const feeds = new Feeds(mocks, told);
   const streams = new Set();
+  const accounts = new Accounts(control, { written, counted });
+  for (const mock of mocks) accounts.addSite(mock, names[mock.key] ?? mock.key, options.public?.includes(mock.key));
+  for (const [token, site] of Object.entries(options.shares ?? {})) accounts.addLink(token, { site, token });
+
+  /** A site was made or changed. */
+  function written({ key, goals = [] }) {
+    const site = feeds.sites.get(key) ?? feeds.add(new MockSite(key, 0, Date.now()));
+    site.goals = goals;
+  }
+
+  function counted(key) {
+    const { ledger, online, freshness, live } = feeds.get(key)?.told ?? {};
+    if (!ledger || live.totals.stored === 0) return {};
+    return { received: ledger.received, accepted: ledger.accepted, stored: live.totals.stored, connected: online.visitors, last_event_at: freshness.newest };
+  }
 
   function told(site, filter) {
     const state = site.state(Date.now() - control.behind, filter);
@@ -51,15 +71,10 @@ export async function start(options = {}) {
     if (!control.paused) feeds.step(Date.now(), tickMs);
   }
 
-  /** Who has an account may watch everything; others a public site, or what their link is for. */
-  function mayWatch(url, key) {
-    return control.signedIn || control.public.includes(key) || control.shares[url.searchParams.get('share')] === key;
-  }
-
   /** Why a subscription is refused; `null`: it is not. */
   function refusal(url, key, filter) {
-    if (!feeds.sites.has(key)) return { reason: 'unknown_site', detail: `no site ${key}` };
-    if (!mayWatch(url, key)) return { reason: 'not_allowed', detail: 'site: you may not watch it' };
+    if (!accounts.sites.has(key)) return { reason: 'unknown_site', detail: `no site ${key}` };
+    if (!accounts.mayWatch(key, url.searchParams, filter)) return { reason: 'not_allowed', detail: 'site: you may not watch it' };
     const isNew = Object.keys(filter).length > 0 && !feeds.has(`${key} ${JSON.stringify(filter)}`);
     if (isNew && feeds.filters() >= control.mostFilters) return { reason: 'too_many_filters', detail: 'filter: too many are watched here' };
     return null;
@@ -76,7 +91,12 @@ export async function start(options = {}) {
       return json(200, {});
     }
     if (url.pathname === '/live/events') return stream(request, response, url);
-    if (url.pathname.startsWith('/api/')) return ask(url, json);
+    if (url.pathname.startsWith('/api/')) {
+      const known = await accounts.answer(request.method, url, await bodyOf(request));
+      if (!known) return past(url, json);
+      for (const [name, value] of Object.entries(known.headers ?? {})) response.setHeader(name, value);
+      return known.status === 204 ? response.writeHead(204).end() : json(known.status, known.body);
+    }
     const path = /^\/(?:(?:s|embed)\/[^/]+)?$/.test(url.pathname) ? 'index.html' : url.pathname.slice(1);
     const file = new URL(path, DIST);
     try {
@@ -88,28 +108,14 @@ export async function start(options = {}) {
     }
   }
 
-  function ask(url, json) {
-    const visible = mocks.filter(({ key }) => mayWatch(url, key));
-    if (visible.length === 0 || (url.pathname === '/api/session' && !control.signedIn)) {
-      return json(401, { error: 'not_logged_in', detail: 'open a link that `footfall login` prints' });
-    }
-    if (url.pathname === '/api/session') return json(200, { user: 'operator', everything: true, expires_at: Date.now() + 3_600_000, now: Date.now() });
-    if (url.pathname === '/api/sites') {
-      return json(200, { sites: visible.map(({ key, goals }) => ({
-        key,
-        name: names[key] ?? key,
-        snippet: `<script defer src="http://127.0.0.1:8080/f.js" data-site="${key}"></script>`,
-        demo: key === 'shop' ? null : 'http://127.0.0.1:8080/demo/',
-        role: control.signedIn ? 'owner' : 'viewer',
-        declared: true,
-        public: control.public.includes(key),
-        goals,
-      })) });
-    }
-    const site = visible.find(({ key }) => key === url.searchParams.get('site'));
+  /** What is read from the database. */
+  function past({ pathname, searchParams }, json) {
+    const key = searchParams.get('site');
+    const site = feeds.sites.get(key);
+    if (!site || !accounts.mayWatch(key, searchParams)) return json(403, { error: 'not_allowed', detail: 'site: you may not watch it' });
     if (control.noHistory) return json(503, { error: 'timeout', detail: 'ClickHouse cannot be asked at the moment' });
-    if (url.pathname === '/api/history' && site) return json(200, site.history(Date.now()));
-    if (url.pathname === '/api/day' && site) return json(200, site.day(Date.now()));
+    if (pathname === '/api/history') return json(200, site.history(Date.now()));
+    if (pathname === '/api/day') return json(200, site.day(Date.now()));
     return json(404, { error: 'not here' });
   }
 
@@ -136,7 +142,7 @@ export async function start(options = {}) {
   server.on('upgrade', (request, socket, head) => {
     const url = new URL(request.url, 'http://mock');
     control.upgrades += 1;
-    const allowed = mocks.some(({ key }) => mayWatch(url, key));
+    const allowed = accounts.seen(url.searchParams).length > 0;
     if (!allowed || control.refuseSockets) return socket.end('HTTP/1.1 401 Unauthorized\r\nconnection: close\r\n\r\n');
     sockets.handleUpgrade(request, socket, head, (connection) => {
       let feed;
@@ -176,6 +182,7 @@ export async function start(options = {}) {
     tick,
     url: `http://127.0.0.1:${server.address().port}`,
     control,
+    accounts,
     feeds,
     sockets: sockets.clients,
     streams,

@@ -1,8 +1,10 @@
 // Every screen through axe-core, in both themes and at two widths; any violation fails.
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { furnish } from '../mock/furnish.mjs';
 import { start } from '../mock/server.mjs';
 import { launch, open } from './browser.mjs';
+import { SCREENS as SETTINGS } from './screens.mjs';
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const SCREENS = [
@@ -12,14 +14,12 @@ const SCREENS = [
   { name: 'live, lost', hash: '#/live/demo', act: lost },
   { name: 'live, filtered', hash: '#/live/demo?country=DE&page=%2Fshop', act: alerts },
   { name: 'live, whole page', hash: '#/live/demo', act: whole },
-  { name: 'live, refused', hash: '#/live/demo?country=DE', before: (mock) => (mock.control.mostFilters = 0) },
+  { name: 'live, refused', hash: '#/live/demo?country=DE', prepare: (mock) => (mock.control.mostFilters = 0) },
   { name: 'wall', hash: '#/wall/demo,shop' },
-  { name: 'shared', path: '/s/demo', signedIn: false, before: (mock) => (mock.control.public = ['demo']) },
-  { name: 'embedded', path: '/embed/demo', signedIn: false, before: (mock) => (mock.control.public = ['demo']) },
+  { name: 'shared', path: '/s/demo', signedIn: false },
+  { name: 'embedded', path: '/embed/demo', signedIn: false },
   { name: 'empty', hash: '#/live/empty' },
-  { name: 'install', hash: '#/install/demo' },
-  { name: 'install, waiting', hash: '#/install/empty' },
-  { name: 'signed out', signedIn: false },
+  ...SETTINGS,
 ];
 
 async function lost(page, mock) {
@@ -45,9 +45,10 @@ const browser = await launch();
 let violations = 0;
 for (const colorScheme of ['dark', 'light']) {
   for (const width of [1440, 360]) {
-    for (const { name, path = '/', hash = '', before, act, signedIn = true } of SCREENS) {
+    for (const { name, path = '/', hash = '', act, prepare, signedIn = true } of SCREENS) {
       const mock = await start({ signedIn });
-      before?.(mock);
+      furnish(mock);
+      prepare?.(mock);
       // axe is put in by the debugger, past the page's policy.
       const { page, context } = await open(browser, `${mock.url}${path}${hash}`, { viewport: { width, height: 900 }, colorScheme, bypassCSP: true });
       await page.getByRole('heading', { level: 1 }).waitFor({ state: 'attached' });

@@ -1,6 +1,8 @@
 // Screenshots of every screen with made-up numbers: node scripts/look.mjs [folder]
 import { mkdirSync } from 'node:fs';
+import { furnish } from '../mock/furnish.mjs';
 import { start } from '../mock/server.mjs';
+import { SCREENS } from './screens.mjs';
 import { launch, open } from './browser.mjs';
 
 const folder = process.argv[2] ?? 'screenshots';
@@ -20,7 +22,7 @@ const shots = [
   { name: 'live-large', options: { ...WALL, colorScheme: 'dark' }, full: true },
   { name: 'filtered', hash: '#/live/demo?country=DE&page=%2Fshop', options: { ...DESK, colorScheme: 'light' }, act: alerts, full: true },
   { name: 'filtered-phone', hash: '#/live/demo?country=DE&page=%2Fshop', options: { ...PHONE, colorScheme: 'dark' }, act: alerts },
-  { name: 'refused', hash: '#/live/demo?country=DE', options: { ...DESK, colorScheme: 'light' }, before: (mock) => (mock.control.mostFilters = 0) },
+  { name: 'refused', hash: '#/live/demo?country=DE', options: { ...DESK, colorScheme: 'light' }, prepare: (mock) => (mock.control.mostFilters = 0) },
   { name: 'wall', hash: '#/wall', options: { ...WALL, colorScheme: 'dark' } },
   { name: 'wall-hd', hash: '#/wall/shop,demo', options: { viewport: { width: 1920, height: 1080 }, colorScheme: 'light' }, act: alerts },
   { name: 'wall-upright', hash: '#/wall/demo', options: { viewport: { width: 1080, height: 1920 }, colorScheme: 'dark' } },
@@ -30,12 +32,13 @@ const shots = [
   { name: 'young', options: { ...DESK, colorScheme: 'light' }, act: young },
   { name: 'young-phone', options: { ...PHONE, colorScheme: 'dark' }, full: true, act: young },
   { name: 'empty', hash: '#/live/empty', options: { ...DESK, colorScheme: 'light' } },
-  { name: 'install', hash: '#/install/demo', options: { ...DESK, colorScheme: 'light' } },
-  { name: 'install-waiting', hash: '#/install/empty', options: { ...PHONE, colorScheme: 'dark' } },
   { name: 'lost', options: { ...DESK, colorScheme: 'light' }, act: lost },
   { name: 'stale', options: { ...DESK, colorScheme: 'dark' }, act: stale },
   { name: 'explained', options: { ...PHONE, colorScheme: 'light' }, act: explained },
-  { name: 'signed-out', options: { ...DESK, colorScheme: 'dark' }, signedIn: false, before: (mock) => (mock.control.public = []), expected: /401/ },
+  ...SCREENS.flatMap((screen) => [
+    { ...screen, name: `${screen.name}-light`, options: { ...DESK, colorScheme: 'light' }, full: true },
+    { ...screen, name: `${screen.name}-phone`, options: { ...NARROW, colorScheme: 'dark' }, full: true },
+  ]),
 ];
 
 async function lost(page, mock) {
@@ -69,10 +72,11 @@ async function explained(page) {
 
 const browser = await launch();
 let complained = 0;
-for (const { name, options, path = '/', hash = '', full = false, before, act, signedIn = true, expected = path === '/' ? undefined : /401/ } of shots) {
+for (const { name, options, path = '/', hash = '', full = false, act, prepare, signedIn = true, expected } of shots) {
   if (only && !name.includes(only)) continue;
-  const mock = await start({ signedIn, public: ['demo'], shares: { secret: 'demo' } });
-  before?.(mock);
+  const mock = await start({ signedIn, shares: { secret: 'demo' } });
+  furnish(mock);
+  prepare?.(mock);
   const { page, context, complaints } = await open(browser, `${mock.url}${path}${hash}`, options);
   await page.waitForTimeout(1_600);
   await act?.(page, mock);

@@ -139,12 +139,14 @@ describe('the page', () => {
 
   it('shows the way in when signed out, and goes in once the link was opened', async (test) => {
     const { mock, page } = await watching(test, { signedIn: false });
+    await page.getByText('No password at hand?').click();
     await page.getByText('footfall login').waitFor();
     mock.control.signedIn = true;
     await page.getByRole('button', { name: /try again/ }).click();
     await agrees(mock, page);
+    await page.getByRole('button', { name: /^Account/ }).click();
     await page.getByRole('button', { name: 'Sign out' }).click();
-    await page.getByText('footfall login').waitFor();
+    await page.getByText('No password at hand?').waitFor();
   });
 
   it('shows the way in when the session ends while it watches', async (test) => {
@@ -152,7 +154,7 @@ describe('the page', () => {
     await agrees(mock, page);
     mock.control.signedIn = false;
     mock.dropAll();
-    await page.getByText('footfall login').waitFor();
+    await page.getByText('No password at hand?').waitFor();
   });
 
   it('explains a number to the keyboard', async (test) => {

@@ -9,6 +9,11 @@ export interface Site {
   snippet: string;
   /** The demo site's address, where there is one. */
   demo: string | null;
+  role: 'viewer' | 'owner';
+  /** In the settings file: it is changed there. */
+  declared: boolean;
+  /** Anybody may watch. */
+  public: boolean;
   /** Names of its goals. */
   goals: string[];
 }
@@ -53,17 +58,6 @@ export class ApiError extends Error {
   }
 }
 
-/** `true`: signed in. */
-export async function session(): Promise<boolean> {
-  try {
-    await get('/api/session');
-    return true;
-  } catch (error) {
-    if (error instanceof ApiError && error.status === 401) return false;
-    throw error;
-  }
-}
-
 export async function sites(): Promise<Site[]> {
   const list = ((await get('/api/sites')) as { sites?: unknown }).sites;
   if (!Array.isArray(list)) throw new ApiError(200, '/api/sites: no list of sites');
@@ -72,6 +66,9 @@ export async function sites(): Promise<Site[]> {
     name: site.name || String(site.key),
     snippet: site.snippet ?? '',
     demo: site.demo ?? null,
+    role: site.role ?? 'viewer',
+    declared: site.declared ?? false,
+    public: site.public ?? false,
     goals: (site.goals ?? []).map(({ name }) => String(name)),
   }));
 }

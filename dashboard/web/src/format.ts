@@ -76,3 +76,11 @@ export function safeLink(url: string | null | undefined): string | null {
     return null;
   }
 }
+
+const decimals = new Intl.NumberFormat(locales, { maximumFractionDigits: 2 });
+const dayAndTime = new Intl.DateTimeFormat(locales, { dateStyle: 'medium', timeStyle: 'short' });
+const day = new Intl.DateTimeFormat(locales, { dateStyle: 'medium' });
+
+export const decimal = (value: number): string => decimals.format(value);
+export const dateTime = (ms: number): string => dayAndTime.format(ms);
+export const date = (ms: number): string => day.format(ms);

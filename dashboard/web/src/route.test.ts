@@ -1,13 +1,16 @@
 import { expect, it } from 'vitest';
-import { parseRoute, routeTo } from './route';
+import { parseRoute, routeTo, setUpToken } from './route';
 
 it.each([
   ['', 'live', null],
   ['#/install', 'install', null],
   ['#/live/shop', 'live', 'shop'],
+  ['#/share/shop?country=DE', 'share', 'shop'],
+  ['#/users', 'users', null],
   ['#/install/a.b-c_1', 'install', 'a.b-c_1'],
   ['#/live/<script>', 'live', null],
   ['#/nowhere/shop', 'live', null],
+  ['#/set-up/abc', 'live', null],
 ])('%s', (hash, screen, site) => expect(parseRoute(hash)).toMatchObject({ screen, site }));
 
 it.each([
@@ -15,7 +18,7 @@ it.each([
   ['what a visitor put in', { page: '/#/live/x?page=y', referrer: 'javascript:alert(1)', campaign: '\u202e"<img>' }],
   ['none', {}],
 ])('an address keeps %s', (_, filter) => {
-  expect(parseRoute(routeTo('live', 'shop', filter))).toMatchObject({ screen: 'live', site: 'shop', filter });
+  for (const screen of ['live', 'share'] as const) expect(parseRoute(routeTo(screen, 'shop', filter))).toMatchObject({ screen, site: 'shop', filter });
 });
 
 it.each([
@@ -38,4 +41,7 @@ it.each([
 
 it('a route leads where it came from', () => {
   expect(parseRoute(routeTo('install', 'shop'))).toMatchObject({ screen: 'install', site: 'shop' });
+  expect(parseRoute(routeTo('new-site', null))).toMatchObject({ screen: 'new-site', site: null });
 });
+
+it.each([['#/set-up/aB3_.-~x', 'aB3_.-~x'], ['#/set-up/', null], ['#/set-up/a/b', null], ['#/live/set-up', null]])('the token of %s', (hash, token) => expect(setUpToken(hash)).toBe(token));

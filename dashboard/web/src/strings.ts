@@ -3,13 +3,32 @@
 import type { FilterKey } from './live/filter';
 import type { Dimension, EventKind } from './live/protocol';
 
+export { account } from './account/strings';
+export { admin } from './admin/strings';
+
 export const strings = {
   product: 'Footfall',
   title: (online: string, site: string) => `(${online}) ${site} · Footfall`,
-  skip: 'Skip to the numbers',
+  skip: 'Skip to the content',
   loading: 'Loading…',
+  loadFailed: 'This part of the page could not be loaded. Footfall may have been upgraded meanwhile: reload the page.',
+  reload: 'Reload',
 
-  nav: { label: 'Pages', live: 'Live', install: 'Install', site: 'Site', signOut: 'Sign out' },
+  nav: {
+    label: 'Pages',
+    live: 'Live',
+    install: 'Install',
+    alerts: 'Alerts',
+    share: 'Share',
+    settings: 'Settings',
+    site: 'Site',
+    account: (user: string) => `Account: ${user}`,
+    sites: 'Sites',
+    users: 'Users',
+    keys: 'API keys',
+    password: 'Change password',
+    signOut: 'Sign out',
+  },
   theme: {
     label: 'Colours',
     auto: 'Colours: as the system. Switch to light.',
@@ -307,38 +326,8 @@ export const strings = {
     } as Record<string, string>,
   },
 
-  install: {
-    title: 'Install',
-    lead: (site: string) => `Paste this into the <head> of every page of ${site}.`,
-    copy: 'Copy the snippet',
-    copied: 'Copied',
-    copyFailed: 'Select the text and copy it',
-    waiting: 'Waiting for the first event…',
-    waitingHint: 'Open a page that has the snippet. It shows up here within a second.',
-    seen: 'The first event has been seen.',
-    seenHint: (time: string) => `The newest event came at ${time}.`,
-    refused: 'Events arrive, but are refused:',
-    refusedHint: (reason: string, count: string) => `${reason} (${count})`,
-    live: 'Watch it live',
-    demo: 'Or open the demo site',
-    noSnippet: 'The server gave no snippet for this site.',
-  },
-
-  signedOut: {
-    title: 'Sign in with a link',
-    lead: 'Footfall has no password to remember: it prints a link that works once.',
-    where: 'On the machine that runs Footfall, type',
-    command: 'footfall login',
-    start: 'and open the link it prints. The first one is printed when Footfall starts.',
-    again: 'I have opened it: try again',
-  },
   unreachable: {
     title: 'The dashboard does not answer',
     lead: 'Trying again by itself. Is Footfall running?',
-  },
-  noSites: {
-    title: 'No site yet',
-    lead: 'Add one to the configuration file and restart Footfall:',
-    example: '[[sites]]\nkey = "shop"\nname = "Shop"\norigins = ["https://shop.example.com"]',
   },
 };
