@@ -16,7 +16,7 @@ const NAMES = { demo: 'Demo shop', shop: 'Lamps & Chairs' };
 
 /**
  * Options: port, sites ({ key: page views per second }), signedIn, tickMs, names ({ key: name }), tables and goals of the
- * sites, public (keys), shares ({ token: key }). What `control` holds may be changed while it runs.
+ * sites, public (keys), shares ({ token: { site, filter } }). What `control` holds may be changed while it runs.
  */
 export async function start(options = {}) {
   const { port = 0, sites = { demo: 3, shop: 0.4, empty: 0 }, signedIn = true, tickMs = 250, names = NAMES, tables, goals } = options;
@@ -52,14 +52,17 @@ export async function start(options = {}) {
   }
 
   /** Who has an account may watch everything; others a public site, or what their link is for. */
-  function mayWatch(url, key) {
-    return control.signedIn || control.public.includes(key) || control.shares[url.searchParams.get('share')] === key;
+  function mayWatch(url, key, filter) {
+    if (control.signedIn || control.public.includes(key)) return true;
+    const share = control.shares[url.searchParams.get('share')];
+    const isWithin = !filter || Object.entries(share?.filter ?? {}).every(([by, value]) => filter[by] === value);
+    return share?.site === key && isWithin;
   }
 
   /** Why a subscription is refused; `null`: it is not. */
   function refusal(url, key, filter) {
     if (!feeds.sites.has(key)) return { reason: 'unknown_site', detail: `no site ${key}` };
-    if (!mayWatch(url, key)) return { reason: 'not_allowed', detail: 'site: you may not watch it' };
+    if (!mayWatch(url, key, filter)) return { reason: 'not_allowed', detail: 'site: you may not watch it' };
     const isNew = Object.keys(filter).length > 0 && !feeds.has(`${key} ${JSON.stringify(filter)}`);
     if (isNew && feeds.filters() >= control.mostFilters) return { reason: 'too_many_filters', detail: 'filter: too many are watched here' };
     return null;
@@ -104,6 +107,7 @@ export async function start(options = {}) {
         declared: true,
         public: control.public.includes(key),
         goals,
+        ...(!control.signedIn && { filter: control.shares[url.searchParams.get('share')]?.filter }),
       })) });
     }
     const site = visible.find(({ key }) => key === url.searchParams.get('site'));
@@ -120,7 +124,7 @@ export async function start(options = {}) {
     if (control.refuseEvents) return response.writeHead(503).end();
     if (refused) return response.writeHead(refused.reason === 'unknown_site' ? 404 : 403, { 'content-type': 'application/json' }).end(JSON.stringify({ error: refused.reason, detail: refused.detail }));
     response.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-store' });
-    const viewer = { feedOn: false, send: (text, id) => response.write(`${id ? `id: ${id}\n` : ''}data: ${text}\n\n`) };
+    const viewer = { feedOn: url.searchParams.get('feed') === 'true', send: (text, id) => response.write(`${id ? `id: ${id}\n` : ''}data: ${text}\n\n`) };
     const feed = feeds.of(key, filter);
     const [epoch, seq] = (request.headers['last-event-id'] ?? '').split('-').map(Number);
     feeds.join(feed, viewer, seq === undefined ? null : { epoch, seq });

@@ -71,7 +71,7 @@ const browser = await launch();
 let complained = 0;
 for (const { name, options, path = '/', hash = '', full = false, before, act, signedIn = true, expected = path === '/' ? undefined : /401/ } of shots) {
   if (only && !name.includes(only)) continue;
-  const mock = await start({ signedIn, public: ['demo'], shares: { secret: 'demo' } });
+  const mock = await start({ signedIn, public: ['demo'], shares: { secret: { site: 'demo', filter: { device: 'mobile' } } } });
   before?.(mock);
   const { page, context, complaints } = await open(browser, `${mock.url}${path}${hash}`, options);
   await page.waitForTimeout(1_600);

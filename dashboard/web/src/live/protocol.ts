@@ -53,7 +53,8 @@ export interface MinuteCounts extends SecondCounts {
 
 export interface Online {
   visitors: number;
-  visible: number;
+  /** Of these, with the page visible; `null`: not known of a page's visitors. */
+  visible: number | null;
   pages: Map<string, number>;
 }
 
@@ -197,7 +198,7 @@ function frame(value: unknown): ViewerFrame {
 
 function online(value: unknown): Online {
   const fields = object(value);
-  return { visitors: number(fields.visitors), visible: number(fields.visible), pages: counts(fields.pages) };
+  return { visitors: number(fields.visitors), visible: optional(fields.visible, number), pages: counts(fields.pages) };
 }
 
 function freshness(value: unknown): Freshness {
