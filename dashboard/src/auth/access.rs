@@ -132,6 +132,14 @@ impl Access {
         })
     }
 
+    /// What a link shows of its site: nothing wider may be watched.
+    pub(crate) fn narrowed_to(&self, site: &SiteId) -> Filter {
+        let Asker::Link(id) = &self.asker else { return Filter::default() };
+        let directory = self.directory.borrow();
+        let link = directory.share_links.get(id).filter(|link| link.site == *site);
+        link.map(|link| link.filter.clone()).unwrap_or_default()
+    }
+
     /// When what they have ends by itself (ms since 1970).
     pub(crate) fn expires_at(&self) -> Option<i64> {
         match &self.asker {

@@ -182,6 +182,7 @@ export class Accounts {
       declared,
       public: site.public === true,
       goals: site.goals ?? [],
+      filter: this.#links(query).find((link) => link.site === key)?.filter ?? {},
     }));
     return { body: { sites } };
   }

@@ -23,7 +23,7 @@ async function bodyOf(request) {
 
 /**
  * Options: port, sites ({ key: page views per second }), signedIn, tickMs, names ({ key: name }), tables and goals of the
- * sites, public (keys), shares ({ token: key }). What `control` and `accounts` hold may be changed while it runs.
+ * sites, public (keys), shares ({ token: { site, filter } }). What `control` and `accounts` hold may be changed while it runs.
  */
 export async function start(options = {}) {
   const { port = 0, sites = { demo: 3, shop: 0.4, empty: 0 }, signedIn = true, tickMs = 250, names = NAMES, tables, goals } = options;
@@ -47,7 +47,7 @@ export async function start(options = {}) {
   const streams = new Set();
   const accounts = new Accounts(control, { written, counted });
   for (const mock of mocks) accounts.addSite(mock, names[mock.key] ?? mock.key, options.public?.includes(mock.key));
-  for (const [token, site] of Object.entries(options.shares ?? {})) accounts.addLink(token, { site, token });
+  for (const [token, { site, filter }] of Object.entries(options.shares ?? {})) accounts.addLink(token, { site, filter, token });
 
   /** A site was made or changed. */
   function written({ key, goals = [] }) {
@@ -126,7 +126,7 @@ export async function start(options = {}) {
     if (control.refuseEvents) return response.writeHead(503).end();
     if (refused) return response.writeHead(refused.reason === 'unknown_site' ? 404 : 403, { 'content-type': 'application/json' }).end(JSON.stringify({ error: refused.reason, detail: refused.detail }));
     response.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-store' });
-    const viewer = { feedOn: false, send: (text, id) => response.write(`${id ? `id: ${id}\n` : ''}data: ${text}\n\n`) };
+    const viewer = { feedOn: url.searchParams.get('feed') === 'true', send: (text, id) => response.write(`${id ? `id: ${id}\n` : ''}data: ${text}\n\n`) };
     const feed = feeds.of(key, filter);
     const [epoch, seq] = (request.headers['last-event-id'] ?? '').split('-').map(Number);
     feeds.join(feed, viewer, seq === undefined ? null : { epoch, seq });

@@ -193,7 +193,11 @@ describe('the connection', () => {
     for (let n = 0; n < 5; n += 1) tick(mock);
     await agrees(mock, page);
     await page.getByTestId('feed').scrollIntoViewIfNeeded();
-    await page.getByText('need a WebSocket').waitFor();
+    for (let n = 0; n < 50 && (await page.getByTestId('event').count()) === 0; n += 1) {
+      tick(mock);
+      await page.waitForTimeout(50);
+    }
+    assert.ok((await page.getByTestId('event').count()) > 0, 'events come over the stream, too');
     mock.dropAll();
     tick(mock);
     await agrees(mock, page);
@@ -353,7 +357,7 @@ describe('for who has no account', () => {
 
   it('a share link’s token goes along with everything that is asked', async (test) => {
     const asked = [];
-    const { mock, page } = await watching(test, { signedIn: false, shares: { 'a+b/c': 'demo' } });
+    const { mock, page } = await watching(test, { signedIn: false, shares: { 'a+b/c': { site: 'demo' } } });
     page.on('request', (request) => asked.push(request.url()));
     page.on('websocket', (socket) => asked.push(socket.url()));
     await page.goto(`${mock.url}/s/demo?share=a%2Bb%2Fc`);
@@ -363,6 +367,19 @@ describe('for who has no account', () => {
     const own = asked.map((url) => new URL(url)).filter(({ pathname }) => /^\/(api|live)/.test(pathname));
     assert.deepEqual([...new Set(own.map(({ pathname }) => pathname))].sort(), ['/api/day', '/api/history', '/api/sites', '/live']);
     for (const { searchParams, pathname } of own) assert.equal(searchParams.get('share'), 'a+b/c', pathname);
+  });
+
+  it('a link that is narrowed shows what it is for, and nothing wider can be picked', async (test) => {
+    const { mock, page } = await watching(test, { path: '/s/demo?share=t', signedIn: false, shares: { t: { site: 'demo', filter: { device: 'mobile' } } } });
+    await page.locator('[data-filter=device]').waitFor();
+    await shows(page, 'visitors', filtered(mock, { device: 'mobile' }).told.live.totals.visitors);
+    assert.equal(await page.locator('a[data-filter=device]').count(), 0);
+    await row(page, 'country', 'DE').click();
+    await page.locator('a[data-filter=country]').waitFor();
+    await shows(page, 'visitors', filtered(mock, { country: 'DE', device: 'mobile' }).told.live.totals.visitors);
+    await page.goto(`${mock.url}/s/demo?share=t#/live/demo?device=desktop`);
+    await page.locator('[data-filter=country]').waitFor({ state: 'detached' });
+    await shows(page, 'visitors', filtered(mock, { device: 'mobile' }).told.live.totals.visitors);
   });
 
   it('what may not be watched says so', async (test) => {

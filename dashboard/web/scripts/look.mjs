@@ -74,7 +74,7 @@ const browser = await launch();
 let complained = 0;
 for (const { name, options, path = '/', hash = '', full = false, act, prepare, signedIn = true, expected } of shots) {
   if (only && !name.includes(only)) continue;
-  const mock = await start({ signedIn, shares: { secret: 'demo' } });
+  const mock = await start({ signedIn, shares: { secret: { site: 'demo', filter: { device: 'mobile' } } } });
   furnish(mock);
   prepare?.(mock);
   const { page, context, complaints } = await open(browser, `${mock.url}${path}${hash}`, options);

@@ -1,5 +1,6 @@
 // What the page asks of its own server over HTTP. Everything else comes over the socket.
 
+import { filterOf, type Filter } from './live/filter';
 import { withShare } from './shell';
 
 export interface Site {
@@ -16,6 +17,8 @@ export interface Site {
   public: boolean;
   /** Names of its goals. */
   goals: string[];
+  /** Nothing wider may be watched: what a share link is for. */
+  filter: Filter;
 }
 
 /** Active visitors of a day, interval by interval. */
@@ -61,7 +64,7 @@ export class ApiError extends Error {
 export async function sites(): Promise<Site[]> {
   const list = ((await get('/api/sites')) as { sites?: unknown }).sites;
   if (!Array.isArray(list)) throw new ApiError(200, '/api/sites: no list of sites');
-  return (list as Partial<Omit<Site, 'goals'> & { goals: { name?: unknown }[] }>[]).map((site) => ({
+  return (list as Partial<Omit<Site, 'goals' | 'filter'> & { goals: { name?: unknown }[]; filter: unknown }>[]).map((site) => ({
     key: String(site.key),
     name: site.name || String(site.key),
     snippet: site.snippet ?? '',
@@ -69,6 +72,7 @@ export async function sites(): Promise<Site[]> {
     role: site.role ?? 'viewer',
     declared: site.declared ?? false,
     public: site.public ?? false,
+    filter: filterOf(site.filter),
     goals: (site.goals ?? []).map(({ name }) => String(name)),
   }));
 }

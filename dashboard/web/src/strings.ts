@@ -75,7 +75,7 @@ export const strings = {
       'All numbers hold every event that reached the log up to this moment. When a counting process falls silent, the page says since when. Event to screen: from the receipt of the newest event of each change until this page had drawn it, by the node’s clock and half of the quickest answer’s time, over the last 5 minutes; half were quicker than p50. How far ClickHouse is behind is not told here: the curves that are read from it say when.',
     map: 'Page views of the last 30 minutes by country. A country flashes when its number rises. Click on one to see only its visitors.',
     goals: 'How often each goal was reached in the last 30 minutes, and how often for each 100 visitors of the same 30 minutes. Who reaches a goal twice counts twice.',
-    day: 'Active visitors (5 minutes) over the day, with yesterday and the same day of last week behind it. Read from the database every 5 minutes.',
+    day: 'Active visitors (5 minutes) over the day, which begins at midnight UTC, with yesterday and the same day of last week behind it. The times are yours. Read from the database every 5 minutes.',
     feed: 'The newest events as the ingest nodes took them, without telling who it was. The list stands still while you point at it. At most 200 are kept.',
     ledger:
       'What became of everything the trackers sent, over the ingest nodes that run now: received is accepted, refused for a reason, told to come again, or still on its way. Stored, duplicates and late are counted since the log began.',
@@ -151,6 +151,7 @@ export const strings = {
     label: 'Only what matches is counted',
     only: (name: string, value: string) => `${name}: ${value}`,
     add: (name: string, value: string) => `Show only ${name}: ${value}`,
+    fixed: (name: string, value: string) => `This link shows only ${name}: ${value}`,
     remove: (name: string, value: string) => `Take the filter away: ${name}: ${value}`,
     clear: 'Show everything',
     keys: {
@@ -196,7 +197,6 @@ export const strings = {
     skipped: (count: string) => `${count} more not shown: they come faster than they are told`,
     empty: 'Waiting for the next event…',
     noMatch: 'None of these events matches.',
-    socketOnly: 'Events as they come need a WebSocket, and none gets through from here.',
     list: 'Newest events',
     from: (referrer: string) => `from ${referrer}`,
     kinds: { view: 'Page view', engagement: 'Engagement', custom: 'Event' } satisfies Record<EventKind, string>,

@@ -31,6 +31,7 @@ impl Node {
                 "declared": declared,
                 "public": site.public,
                 "goals": site.goals,
+                "filter": access.narrowed_to(key),
             })
         };
         let sites: Vec<Value> = seen.map(site).collect();

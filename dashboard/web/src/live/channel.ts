@@ -54,7 +54,7 @@ export function openEvents(url: string, open: Openers, on: ChannelEvents): Chann
   events.onerror = () => on.closed(events.readyState !== EVENTS_CLOSED);
   return {
     kind: 'events',
-    // One way only: what is watched stands in the address.
+    // One way only: what is asked for stands in the address.
     send: () => undefined,
     close: () => {
       events.onopen = events.onmessage = events.onerror = null;

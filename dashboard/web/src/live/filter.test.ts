@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { chips, including, isEmpty, keyOf, queryOf, textOf, without } from './filter';
+import { chips, filterOf, including, isEmpty, keyOf, queryOf, textOf, within, without } from './filter';
 import { subscribe } from './protocol';
 
 it('the same filter is the same address, whichever was picked first', () => {
@@ -25,3 +25,14 @@ it('sessions’ pages filter by page, and an event by nothing', () => {
 it('a subscription holds the filter as the node reads it', () => {
   expect(JSON.parse(subscribe('demo', { goal: 'Signed up', page: '/' }, null))).toEqual({ t: 'subscribe', site: 'demo', filter: { page: '/', goal: 'Signed up' } });
 });
+
+it('a link’s filter stays, whatever the address says', () => {
+  expect(within({ country: 'FR', page: '/' }, { country: 'DE' })).toEqual({ page: '/', country: 'DE' });
+});
+
+it.each([
+  ['a filter', { country: 'DE', page: '/' }, { page: '/', country: 'DE' }],
+  ['nothing', undefined, {}],
+  ['what is no filter', ['DE'], {}],
+  ['fields that are not known or no text', { color: 'red', country: 4, __proto__: { page: '/' } }, {}],
+])('a server’s word for %s', (_, told, filter) => expect(filterOf(told)).toEqual(filter));

@@ -33,6 +33,16 @@ export const including = (filter: Filter, key: FilterKey, value: string): Filter
 
 export const without = (filter: Filter, key: FilterKey): Filter => ordered({ ...filter, [key]: undefined });
 
+/** From what a server tells; what is not known there is left aside. */
+export function filterOf(told: unknown): Filter {
+  const fields = typeof told === 'object' && told !== null ? (told as Record<string, unknown>) : {};
+  const text = (key: string) => (Object.hasOwn(fields, key) && typeof fields[key] === 'string' ? fields[key] : undefined);
+  return ordered(Object.fromEntries(FILTER_KEYS.map((key) => [key, text(key)])));
+}
+
+/** Only what matches both; what `narrower` says cannot be taken from it. */
+export const within = (filter: Filter, narrower: Filter): Filter => ordered({ ...filter, ...narrower });
+
 /** From the query of an address; what is not known there is left aside. */
 export function parseFilter(query: URLSearchParams): Filter {
   return ordered(Object.fromEntries(FILTER_KEYS.map((key) => [key, query.get(key) ?? undefined])));

@@ -53,8 +53,8 @@ export interface MinuteCounts extends SecondCounts {
 
 export interface Online {
   visitors: number;
-  /** Not told of one page's visitors. */
-  visible?: number;
+  /** Of these, with the page visible; `null`: not known of a page's visitors. */
+  visible: number | null;
   pages: Map<string, number>;
 }
 
@@ -198,8 +198,7 @@ function frame(value: unknown): ViewerFrame {
 
 function online(value: unknown): Online {
   const fields = object(value);
-  const visible = fields.visible === undefined ? {} : { visible: number(fields.visible) };
-  return { visitors: number(fields.visitors), ...visible, pages: counts(fields.pages) };
+  return { visitors: number(fields.visitors), visible: optional(fields.visible, number), pages: counts(fields.pages) };
 }
 
 function freshness(value: unknown): Freshness {

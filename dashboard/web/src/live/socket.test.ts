@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { Backoff } from './backoff';
 import { NO_FILTER, type Filter } from './filter';
-import { LiveSocket, PROBE_MS, SILENCE_MS, type Connection } from './socket';
+import { INTERRUPTED_MS, LiveSocket, PROBE_MS, SILENCE_MS, type Connection } from './socket';
 import { SiteState } from './state';
 
 class FakeSocket {
@@ -223,17 +223,25 @@ describe('where no WebSocket gets through', () => {
     }
   });
 
-  it('lets the browser come back by itself, and says meanwhile that the connection is lost', () => {
+  it('lets the browser come back by itself, and says that the connection is lost when it takes its time', () => {
     const { stream, streams, phases } = blocked();
     stream.onopen?.();
     stream.say(snapshot(1));
     stream.readyState = 0;
     stream.onerror?.();
+    vi.advanceTimersByTime(INTERRUPTED_MS - 1);
+    expect(phases.at(-1)?.phase).toBe('connected');
+    vi.advanceTimersByTime(1);
     expect(phases.at(-1)?.phase).toBe('lost');
     stream.onopen?.();
     stream.say(delta(2));
     expect(phases.at(-1)?.phase).toBe('connected');
     expect(streams).toHaveLength(1);
+    stream.readyState = 0;
+    stream.onerror?.();
+    stream.onopen?.();
+    vi.advanceTimersByTime(INTERRUPTED_MS);
+    expect(phases.filter(({ phase }) => phase === 'lost').length, 'three sockets and one stream').toBe(4);
   });
 
   it('comes back by itself when the browser does not', () => {
@@ -301,6 +309,21 @@ describe('where no WebSocket gets through', () => {
 });
 
 describe('the feed', () => {
+  it('over a stream is asked for by a stream of its own', () => {
+    const { socket, last, streams, urls } = watching();
+    for (let n = 0; n < 3; n += 1) {
+      last().onclose?.();
+      vi.advanceTimersByTime(10_000);
+    }
+    streams[0]!.onopen?.();
+    streams[0]!.say(snapshot(1));
+    socket.feed(true);
+    expect([urls.at(-1), streams[0]!.isClosed]).toEqual(['/live/events?site=demo&feed=true', true]);
+    streams[1]!.onopen?.();
+    socket.feed(false);
+    expect(urls.at(-1)).toBe('/live/events?site=demo');
+  });
+
   it('is asked for after the subscription, and again after every reconnect', () => {
     const { socket, last } = watching({ filter: { page: '/a' } });
     socket.feed(true);

@@ -14,6 +14,9 @@ export const FAILED_SOCKETS = 3;
 /** While server-sent events serve: until the next try of a WebSocket; the last holds on. */
 export const PROBE_MS = [5_000, 30_000, 120_000] as const;
 
+/** A node ends a stream every few minutes, and the browser comes back: until then nothing is lost. */
+export const INTERRUPTED_MS = 3_000;
+
 export type Connection =
   | { phase: 'connecting' }
   | { phase: 'connected'; via: Channel['kind'] }
@@ -59,6 +62,8 @@ export class LiveSocket {
   #silence: ReturnType<typeof setTimeout> | undefined;
   #failedSockets = 0;
   #lastTried: Channel['kind'] = 'events';
+  /** A stream has ended, and its next is due. */
+  #missed: ReturnType<typeof setTimeout> | undefined;
   #heardAt = 0;
   #isOpen = false;
   /** The channel brought a frame. */
@@ -86,11 +91,13 @@ export class LiveSocket {
     this.#open();
   }
 
-  /** Starts or stops the events themselves. Over server-sent events there are none. */
+  /** Starts or stops the events themselves. A stream is asked anew for them. */
   feed(on: boolean): void {
     if (on === this.#feedOn) return;
     this.#feedOn = on;
-    if (this.#isOpen) this.#channel?.send(feed(on));
+    if (!this.#isOpen) return;
+    if (this.#channel?.kind === 'events') this.#open('events');
+    else this.#channel?.send(feed(on));
   }
 
   stop(): void {
@@ -98,17 +105,16 @@ export class LiveSocket {
     this.#drop();
   }
 
-  #open(): void {
+  #open(kind = this.#nextKind()): void {
     this.#drop();
-    const fallBack = this.#failedSockets >= FAILED_SOCKETS && this.#lastTried === 'socket';
-    this.#lastTried = fallBack ? 'events' : 'socket';
+    this.#lastTried = kind;
     const on = {
       opened: () => this.#opened(),
       frame: (text: unknown) => this.#frame(text),
       closed: (retries: boolean) => (retries ? this.#interrupted() : this.#lost()),
     };
     try {
-      this.#channel = fallBack ? openEvents(this.#eventsUrl(), this.around, on) : openSocket(this.#socketUrl(), this.around, on);
+      this.#channel = kind === 'events' ? openEvents(this.#eventsUrl(), this.around, on) : openSocket(this.#socketUrl(), this.around, on);
     } catch {
       this.#lost();
       return;
@@ -116,9 +122,15 @@ export class LiveSocket {
     this.#watch();
   }
 
+  /** Once WebSockets have failed, both in turn until one serves. */
+  #nextKind(): Channel['kind'] {
+    return this.#failedSockets >= FAILED_SOCKETS && this.#lastTried === 'socket' ? 'events' : 'socket';
+  }
+
   #opened(): void {
     const channel = this.#channel;
     if (!channel) return;
+    clearTimeout(this.#missed);
     this.#isOpen = true;
     channel.send(subscribe(this.state.site, this.state.filter, this.state.resume));
     if (this.#feedOn) channel.send(feed(true));
@@ -177,8 +189,11 @@ export class LiveSocket {
       return;
     }
     this.#isOpen = false;
-    this.listener.connection({ phase: 'lost', since: this.#heardAt });
-    this.listener.failed();
+    clearTimeout(this.#missed);
+    this.#missed = setTimeout(() => {
+      this.listener.connection({ phase: 'lost', since: this.#heardAt });
+      this.listener.failed();
+    }, INTERRUPTED_MS);
   }
 
   #lost(): void {
@@ -244,6 +259,7 @@ export class LiveSocket {
     clearTimeout(this.#retry);
     clearTimeout(this.#silence);
     clearTimeout(this.#probing);
+    clearTimeout(this.#missed);
     this.#retry = this.#probing = undefined;
     this.#isOpen = this.#serves = false;
     this.#channel?.close();
@@ -261,6 +277,7 @@ export class LiveSocket {
     const { events, share } = this.addresses;
     const query = new URLSearchParams({ site: this.state.site });
     if (!isEmpty(this.state.filter)) query.set('filter', JSON.stringify(plain(this.state.filter)));
+    if (this.#feedOn) query.set('feed', 'true');
     if (share !== null) query.set('share', share);
     return `${events}?${query.toString()}`;
   }

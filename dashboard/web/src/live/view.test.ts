@@ -30,6 +30,11 @@ describe('what is shown', () => {
     expect(viewOf(holding({ live: { totals: { ...totals, visitors_error: 250 } } })).visitorsError).toBe(250);
   });
 
+  it('of a page is known who has it open, and not who sees it', () => {
+    const view = viewOf(holding({ online: { visitors: 2, pages: { '/a': 2 } } }));
+    expect([view.online, view.visible]).toEqual([2, null]);
+  });
+
   it('an empty site is quiet, not unknown', () => {
     const view = viewOf(holding({}));
     expect([view.online, view.views, view.quiet]).toEqual([0, 0, true]);
