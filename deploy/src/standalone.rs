@@ -112,7 +112,9 @@ pub async fn run(
     let writer = Arc::new(Writer::new(&kafka, &directory_reader)?);
     directory_reader.caught_up(READY_WITHIN).await?;
     let directory = directory_reader.directory();
-    make_demo_site(&directory.borrow().clone(), &writer).await?;
+    // Not borrowed while it is written: the reader could not show it then.
+    let listed = directory.borrow().clone();
+    make_demo_site(&listed, &writer).await?;
 
     let (ingest_address, dashboard_address) =
         (ingest_sockets[0].socket.local_addr()?, dashboard_socket.local_addr()?);

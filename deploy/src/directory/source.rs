@@ -5,11 +5,13 @@ use std::time::Duration;
 use footfall_schemas::{connect::KafkaSettings, topics::DIRECTORY};
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
-    consumer::{Consumer, StreamConsumer},
-    error::KafkaError,
+    client::ClientContext,
+    consumer::{Consumer, ConsumerContext, StreamConsumer},
+    error::{KafkaError, RDKafkaErrorCode},
 };
 use tokio::{sync::mpsc, time::sleep};
 use tokio_util::task::AbortOnDropHandle;
+use tracing::warn;
 
 use crate::migrate::client_config;
 
@@ -17,6 +19,19 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 const RETRY: Duration = Duration::from_millis(500);
 /// Reads that wait for their reader. Full: the rest waits on the log.
 const QUEUE: usize = 1_024;
+
+/// The end of the log is no error.
+struct Quiet;
+
+impl ClientContext for Quiet {
+    fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
+            warn!(%error, reason, "the directory's consumer");
+        }
+    }
+}
+
+impl ConsumerContext for Quiet {}
 
 /// What is told of the topic, in its order.
 #[derive(Debug)]
@@ -41,7 +56,7 @@ pub(super) struct Source {
 
 impl Source {
     pub(super) fn spawn(kafka: &KafkaSettings) -> Result<Self, KafkaError> {
-        let consumer = settings(kafka).create()?;
+        let consumer = settings(kafka).create_with_context(Quiet)?;
         let (tell, reads) = mpsc::channel(QUEUE);
         let telling = tokio::spawn(run(consumer, kafka.brokers.clone(), tell));
         Ok(Self { reads, _telling: AbortOnDropHandle::new(telling) })
@@ -65,7 +80,7 @@ fn settings(kafka: &KafkaSettings) -> ClientConfig {
 }
 
 /// Ends when nobody listens any more.
-async fn run(consumer: StreamConsumer, brokers: String, tell: mpsc::Sender<Read>) {
+async fn run(consumer: StreamConsumer<Quiet>, brokers: String, tell: mpsc::Sender<Read>) {
     let mut unassigned = Some(consumer);
     let consumer = loop {
         let Some(consumer) = unassigned.take() else { return };
@@ -103,7 +118,7 @@ async fn run(consumer: StreamConsumer, brokers: String, tell: mpsc::Sender<Read>
     }
 }
 
-fn assign(consumer: &StreamConsumer, brokers: &str) -> Result<(), String> {
+fn assign(consumer: &StreamConsumer<Quiet>, brokers: &str) -> Result<(), String> {
     let metadata = consumer
         .fetch_metadata(Some(DIRECTORY), ANSWER_WITHIN)
         .map_err(|error| format!("kafka.brokers: {brokers} does not answer: {error}"))?;

@@ -117,6 +117,6 @@ test('a login link works once, and says so', async () => {
   await page.getByText(/footfall login/).waitFor();
   assert.equal(await page.getByRole('button').count(), 0);
   await page.goto(node.ready.dashboard);
-  await page.getByText(/footfall login/).first().waitFor();
+  await page.getByText(/set-up link/).first().waitFor();
   assert.equal(await page.getByTestId('online').count(), 0);
 });
