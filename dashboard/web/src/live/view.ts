@@ -52,7 +52,8 @@ export interface View {
   filter: Filter;
   /** `null`: not known, of this filter or yet. */
   online: number | null;
-  visible: number;
+  /** `null`: not known; of a page it is not told. */
+  visible: number | null;
   active: number | null;
   /** By how much active and visitors may be off; 0 while they are exact. */
   visitorsError: number;
@@ -98,7 +99,7 @@ export function viewOf(state: SiteState): View {
     known,
     filter: state.filter,
     online: known ? (online?.visitors ?? unknownOnline) : null,
-    visible: online?.visible ?? 0,
+    visible: online ? (online.visible ?? null) : unknownOnline,
     active: known ? (totals?.active ?? 0) : null,
     visitorsError: totals?.visitorsError ?? 0,
     visitors: known ? (totals?.visitors ?? 0) : null,
