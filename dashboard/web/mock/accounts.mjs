@@ -41,8 +41,8 @@ export class Accounts {
     return url;
   }
 
-  addUser(name, password, grants) {
-    this.users.set(name, { password, grants, created_at: Date.now() - 90 * 24 * 60 * MINUTE });
+  addUser(name, password, grants, declared = false) {
+    this.users.set(name, { password, grants, created_at: Date.now() - 90 * 24 * 60 * MINUTE, declared });
   }
 
   /** Answers a request of `/api/`; `null`: it is for somebody else. */
@@ -70,7 +70,7 @@ export class Accounts {
       'GET sites/': ({ id }) => this.#site(id),
       'PUT sites/': ({ id, body }) => this.#putSite(id, body),
       'DELETE sites/': ({ id }) => this.#removeSite(id),
-      'GET users': () => (this.#everything(), { body: { users: [...this.users].map(([name, { grants, created_at }]) => ({ name, grants, created_at })) } }),
+      'GET users': () => (this.#everything(), { body: { users: [...this.users].map(([name, { grants, created_at, declared }]) => ({ name, grants, created_at, declared })) } }),
       'PUT users/': ({ id, body }) => this.#putUser(id, body),
       'DELETE users/': ({ id }) => this.#removeUser(id),
       'GET keys': () => (this.#everything(), { body: { keys: [...this.keys.values()] } }),
@@ -228,20 +228,26 @@ export class Accounts {
     this.#everything();
     checkUserName(name);
     checkGrants(grants);
+    this.#notDeclared(name);
     const before = this.users.get(name);
     if (!before && password === undefined) refuse(400, 'invalid', 'password: a new user needs one', 'password');
     if (password !== undefined) checkPassword('password', password);
     if (grants['*'] !== 'owner') this.#keepAnOwner(name);
-    this.users.set(name, { created_at: Date.now(), ...before, grants, password: password ?? before?.password });
+    this.users.set(name, { created_at: Date.now(), declared: false, ...before, grants, password: password ?? before?.password });
     return { status: 204 };
   }
 
   #removeUser(name) {
     this.#everything();
+    this.#notDeclared(name);
     this.#keepAnOwner(name);
     const gone = this.#gone(this.users, name);
     if (name === this.user) this.control.signedIn = false;
     return gone;
+  }
+
+  #notDeclared(name) {
+    if (this.users.get(name)?.declared) refuse(409, 'declared', 'this user stands in the settings file: change it there');
   }
 
   #keepAnOwner(name) {

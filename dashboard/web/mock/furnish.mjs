@@ -6,7 +6,7 @@ export function furnish({ accounts }) {
   const now = Date.now();
   accounts.addUser('ada@example.com', 'correct horse', { '*': 'owner' });
   accounts.addUser('grace', 'battery staple', { demo: 'owner', shop: 'viewer' });
-  accounts.addUser('wall-screen', 'paper clip 99', { '*': 'viewer' });
+  accounts.addUser('wall-screen', 'paper clip 99', { '*': 'viewer' }, true);
   accounts.user = 'ada@example.com';
   Object.assign(accounts.sites.get('demo').site, {
     origins: ['https://demo.example', 'https://*.demo.example', 'http://localhost:*'],

@@ -93,7 +93,7 @@ export async function start(options = {}) {
     if (url.pathname === '/live/events') return stream(request, response, url);
     if (url.pathname.startsWith('/api/')) {
       const known = await accounts.answer(request.method, url, await bodyOf(request));
-      if (!known) return past(url, json);
+      if (!known) return past(url, response, json);
       for (const [name, value] of Object.entries(known.headers ?? {})) response.setHeader(name, value);
       return known.status === 204 ? response.writeHead(204).end() : json(known.status, known.body);
     }
@@ -109,13 +109,19 @@ export async function start(options = {}) {
   }
 
   /** What is read from the database. */
-  function past({ pathname, searchParams }, json) {
+  function past({ pathname, searchParams }, response, json) {
     const key = searchParams.get('site');
     const site = feeds.sites.get(key);
     if (!site || !accounts.mayWatch(key, searchParams)) return json(403, { error: 'not_allowed', detail: 'site: you may not watch it' });
     if (control.noHistory) return json(503, { error: 'timeout', detail: 'ClickHouse cannot be asked at the moment' });
     if (pathname === '/api/history') return json(200, site.history(Date.now()));
     if (pathname === '/api/day') return json(200, site.day(Date.now()));
+    if (pathname === '/api/export' && control.signedIn) {
+      const dimension = searchParams.get('dimension');
+      const lines = Object.entries(feeds.get(key).told.live.tops[dimension] ?? {}).map(([value, count]) => `${value},${count},${count}\r\n`);
+      const headers = { 'content-type': 'text/csv; charset=utf-8', 'content-disposition': `attachment; filename="${key}-${dimension}.csv"` };
+      return response.writeHead(200, headers).end(`value,views,visitors\r\n${lines.join('')}`);
+    }
     return json(404, { error: 'not here' });
   }
 

@@ -299,6 +299,16 @@ describe('who may look', () => {
     await page.getByTestId('made-link').waitFor();
     const [id, link] = [...mock.accounts.links].at(-1);
     assert.deepEqual(link.filter, { country: 'DE' });
+    const address = new URL(await page.getByTestId('made-link').innerText());
+    mock.control.signedIn = false;
+    mock.accounts.sites.get('demo').site.public = false;
+    const other = await page.context().newPage();
+    await other.goto(`${mock.url}${address.pathname}${address.search}${address.hash}`);
+    await other.locator('[data-filter=country]').waitFor();
+    await other.getByTestId('row').first().waitFor();
+    assert.equal(await other.getByText('This link shows a part of the site only').count(), 2);
+    await other.close();
+    mock.control.signedIn = true;
     assert.ok(Math.abs(link.expires_at - Date.now() - 7 * 86_400_000) < 60_000);
     await press(page, 'Revoke the link Germany');
     await page.getByRole('dialog').getByRole('button', { name: 'Revoke' }).click();
@@ -318,6 +328,13 @@ describe('who may look', () => {
     await page.reload();
     await page.getByTestId('keys').getByText('Report', { exact: true }).waitFor();
     assert.ok(!(await page.content()).includes(token));
+  });
+
+  it('who stands in the settings file is not changed here', async (test) => {
+    const { page } = await at(test, '#/users');
+    await page.getByRole('button', { name: 'Edit grace' }).waitFor();
+    await page.getByText('settings file', { exact: true }).waitFor();
+    for (const name of ['Edit wall-screen', 'Remove wall-screen']) assert.equal(await page.getByRole('button', { name }).count(), 0, name);
   });
 
   it('the last owner stays', async (test) => {

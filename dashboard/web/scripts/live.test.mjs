@@ -253,6 +253,19 @@ describe('the connection', () => {
   });
 });
 
+describe('a list as a file', () => {
+  it('comes from the database, for who is signed in', async (test) => {
+    const { mock, page, complaints } = await watching(test);
+    await agrees(mock, page);
+    const saved = page.waitForEvent('download');
+    await page.getByRole('link', { name: /^CSV: Entry pages/ }).click();
+    const file = await saved;
+    assert.equal(file.suggestedFilename(), 'demo-entry.csv');
+    assert.match(file.url(), /\/api\/export\?site=demo&dimension=entry&hours=24$/);
+    assert.deepEqual(complaints, []);
+  });
+});
+
 describe('what else the node tells', () => {
   it('goals with their rate, sessions, and alerts that open and are resolved', async (test) => {
     const { mock, page } = await watching(test);
@@ -349,7 +362,7 @@ describe('for who has no account', () => {
     await agrees(mock, page, 'shop');
     await page.getByText('Lamps & Chairs').first().waitFor();
     assert.equal(await page.getByRole('button', { name: 'Sign out' }).count(), 0);
-    assert.equal(await page.locator('a[href*="install"], a[href*="wall"]').count(), 0);
+    assert.equal(await page.locator('a[href^="#/install"], a[href^="#/wall"], a[href^="/api/"]').count(), 0);
     await row(page, 'country', 'DE').click();
     await page.locator('[data-filter=country]').waitFor();
     assert.match(page.url(), /\/s\/shop#\/live\/shop\?country=DE$/);

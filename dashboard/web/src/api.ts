@@ -1,6 +1,7 @@
 // What the page asks of its own server over HTTP. Everything else comes over the socket.
 
 import { filterOf, type Filter } from './live/filter';
+import type { Dimension } from './live/protocol';
 import { withShare } from './shell';
 
 export interface Site {
@@ -87,6 +88,11 @@ export async function day(site: string): Promise<Day> {
   const body = (await get(`/api/day?site=${encodeURIComponent(site)}`)) as { step_ms?: unknown; series?: unknown };
   if (typeof body.step_ms !== 'number' || !Array.isArray(body.series)) throw new ApiError(200, '/api/day: no step or no series');
   return { stepMs: body.step_ms, series: body.series as DaySeries[] };
+}
+
+/** Where the values of a list are a CSV file: of the last 24 hours, for whoever is signed in. */
+export function exportOf(site: string, dimension: Dimension): string {
+  return `/api/export?site=${encodeURIComponent(site)}&dimension=${dimension}&hours=24`;
 }
 
 /** How long the server takes to answer, ms; `null`: it does not. */

@@ -140,6 +140,7 @@ export const strings = {
     failed: (reason: string) => `The history cannot be read now (${reason}). Trying again every minute.`,
     readAt: (time: string) => `read at ${time}`,
     whole: 'the whole site',
+    part: 'This link shows a part of the site only: what came before is not in it.',
   },
   day: {
     loading: 'Reading the day…',
@@ -230,6 +231,8 @@ export const strings = {
     count: 'events',
     now: 'now',
     onlineNow: (online: string) => `${online} online now`,
+    csv: 'CSV',
+    csvOf: (list: string) => `CSV: ${list} of the last 24 hours, the whole site`,
     more: (count: string) => `Show ${count} more`,
     fewer: 'Show fewer',
     error: (count: string) => `Many values: counts may be up to ${count} off, and smaller ones are missing.`,

@@ -1,7 +1,8 @@
 // What the screens of the settings ask and tell over HTTP. Failures are `Refusal`s.
 
 import { Refusal, request } from '../account/request';
-import type { Filter } from '../live/filter';
+import { isEmpty, NO_FILTER, type Filter } from '../live/filter';
+import { routeTo } from '../route';
 import type { Facts, Refused } from './doctor';
 import type { WrittenSite } from './site';
 
@@ -14,6 +15,8 @@ export interface User {
   grants: Grants;
   /** ms since 1970, as every instant here. */
   created_at: number;
+  /** In the settings file: they are changed there. */
+  declared?: boolean;
 }
 
 export interface ApiKey {
@@ -104,12 +107,21 @@ export async function removeKey(id: string): Promise<void> {
   await request('DELETE', at('/api/keys', id));
 }
 
-export const links = (site: string): Promise<ShareLink[]> => list<ShareLink>(`/api/links?site=${encodeURIComponent(site)}`, 'links');
+export async function links(site: string): Promise<ShareLink[]> {
+  const told = await list<ShareLink>(`/api/links?site=${encodeURIComponent(site)}`, 'links');
+  return told.map((link) => ({ ...link, url: opening(link.url, link.site, link.filter ?? NO_FILTER) }));
+}
+
+/** A link that shows a part of a site opens with that part: the whole it may not show. */
+function opening(url: string, site: string, filter: Filter): string {
+  return isEmpty(filter) ? url : `${url}${routeTo('live', site, filter)}`;
+}
 
 /** `expiresAt`: `null` until it is revoked. */
 export async function makeLink(name: string, site: string, filter: Filter, expiresAt: number | null): Promise<{ id: string; url: string }> {
   const body = { name, site, filter, ...(expiresAt === null ? {} : { expires_at: expiresAt }) };
-  return (await request('POST', '/api/links', body)) as { id: string; url: string };
+  const { id, url } = (await request('POST', '/api/links', body)) as { id: string; url: string };
+  return { id, url: opening(url, site, filter) };
 }
 
 export async function removeLink(id: string): Promise<void> {

@@ -62,6 +62,11 @@ describe('what is shown', () => {
     expect(rows[0]!.share).toBe(1);
   });
 
+  it('who sees the page is not said where it is not told', () => {
+    const of = (online?: object) => viewOf(holding({ online, live: {} })).visible;
+    expect([of({ visitors: 3, visible: 2, pages: {} }), of({ visitors: 3, pages: {} }), of()]).toEqual([2, null, 0]);
+  });
+
   it('the rate is the mean of ten whole seconds, without the one that runs', () => {
     const at = CLOCK + 500;
     const seconds = Object.fromEntries([0, -1, -10, -11].map((n) => [CLOCK / 1_000 + n, { views: 10, events: 10 }]));
