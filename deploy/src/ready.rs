@@ -25,6 +25,9 @@ pub struct Ready {
     pub site: Option<String>,
     /// One-time link.
     pub login: String,
+    /// Makes the first account, once; absent when there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set_up: Option<String>,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -100,10 +103,13 @@ struct Banner<'a> {
 
 impl fmt::Display for Banner<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Ready { ingest, dashboard, demo, clickhouse, kafka, site, login } = self.ready;
+        let Ready { ingest, dashboard, demo, clickhouse, kafka, site, login, set_up } = self.ready;
         writeln!(f, "\nFootfall is running.\n")?;
         writeln!(f, "  Dashboard   {dashboard}")?;
-        writeln!(f, "  Log in      {login}   (works once; `footfall login` makes another)")?;
+        if let Some(set_up) = set_up {
+            writeln!(f, "  Set up      {set_up}   (makes the first account)")?;
+        }
+        writeln!(f, "  Look in     {login}   (without an account, once; `footfall login` makes another)")?;
         writeln!(f, "  Demo site   {demo}")?;
         if let Some(site) = site {
             writeln!(f, "  Snippet     {}", script_tag(ingest, site))?;

@@ -146,6 +146,8 @@ pub async fn run(
     let ready = Ready {
         demo: format!("{ingest_url}/demo/"),
         login: footfall_dashboard::login_url(&identity.secret, &dashboard_url, unix_ms()),
+        set_up: (!directory.borrow().has_owner())
+            .then(|| footfall_dashboard::set_up_url(&identity.secret, &dashboard_url, unix_ms())),
         clickhouse: ReadyClickHouse {
             url: reader.url,
             user: reader.user,

@@ -37,7 +37,8 @@ const state = (id) => watcher.getByTestId(id).getAttribute('data-state');
 const screen = (views) =>
   watcher.evaluate(
     (views) =>
-      new Promise((resolve) => {
+      new Promise((resolve, reject) => {
+        setTimeout(() => reject(new Error(`${views} views are not on the screen`)), 30_000);
         const number = document.querySelector('[data-testid="views30"]');
         const look = () => Number(number.dataset.count) >= views && (observer.disconnect(), resolve(Date.now()));
         const observer = new MutationObserver(look);
@@ -63,7 +64,7 @@ test('a click is on the screen of who watches', async (t) => {
   const took = [];
   for (let click = 0; click < CLICKS; click += 1) {
     const shown = screen((await count('views30')) + 1);
-    const route = visitor.locator('[data-route]').nth(click % 2);
+    const route = visitor.locator('[data-route]').nth((click + 1) % 2);
     const clicked = await route.evaluate((link) => {
       const at = Date.now();
       link.click();
