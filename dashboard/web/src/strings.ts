@@ -232,7 +232,7 @@ export const strings = {
     now: 'now',
     onlineNow: (online: string) => `${online} online now`,
     csv: 'CSV',
-    csvOf: (list: string) => `CSV: ${list} of the last 24 hours, the whole site`,
+    csvOf: (list: string) => `CSV: ${list} of the last 24 hours, without a filter`,
     more: (count: string) => `Show ${count} more`,
     fewer: 'Show fewer',
     error: (count: string) => `Many values: counts may be up to ${count} off, and smaller ones are missing.`,
