@@ -47,7 +47,7 @@ export async function start(options = {}) {
   const streams = new Set();
   const accounts = new Accounts(control, { written, counted });
   for (const mock of mocks) accounts.addSite(mock, names[mock.key] ?? mock.key, options.public?.includes(mock.key));
-  for (const [token, { site, filter }] of Object.entries(options.shares ?? {})) accounts.addLink(token, { site, filter, token });
+  for (const [token, { site, filter }] of Object.entries(options.shares ?? {})) accounts.addLink(token, { site, token, ...(filter && { filter }) });
 
   /** A site was made or changed. */
   function written({ key, goals = [] }) {
