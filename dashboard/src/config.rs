@@ -55,7 +55,8 @@ pub struct Config {
     pub max_filters: usize,
     /// A filtered view that is watched is computed this often, unless that would take a quarter of the time.
     pub filter_refresh_ms: u64,
-    /// ClickHouse must have answered for a filtered view within this time. Beyond: the last one stands.
+    /// ClickHouse must have answered for a filtered view within this time, and for the events that a feed of them
+    /// begins with. Beyond: the last view stands, the feed begins empty.
     pub filter_timeout_ms: u64,
     /// Filtered views computed at the same time. Beyond: they wait.
     pub filter_concurrency: usize,

@@ -1,6 +1,6 @@
 //! What a filtered view asks of the table `events`: one query, whose windows are those of the live view.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::collections::BTreeMap;
 
 use clickhouse::{Client, Row, error::Error};
 use footfall_schemas::{
@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use crate::{
     goals,
-    selection::Selection,
+    selection::{Selection, within},
     view::{cut_tops, tidy},
 };
 
@@ -113,60 +113,95 @@ impl<'a> FilterQuery<'a> {
 
     /// All parts at once, so that they are of one state of the table as far as can be.
     fn sql(&self) -> String {
-        let by_minute = self.selection.since("minute");
-        // One more than is shown, to tell how much a value that was cut may have.
-        let most = self.top_values + 1;
-        let mut sql = format!(
-            "SELECT 'second' AS part, toString(toUnixTimestamp(event_time)) AS value, \
-             [countIf(kind = 'view'), count()] AS numbers FROM events WHERE {} GROUP BY value \
-             UNION ALL SELECT 'minute', toString(intDiv(toUnixTimestamp(event_time), 60) * 60) AS value, \
-             [countIf(kind = 'view'), count(), uniqExact(visitor), toUInt64(sum(session_start))] \
-             FROM events WHERE {by_minute} GROUP BY value \
-             UNION ALL SELECT 'total', '', \
-             [uniqExactIf(visitor, event_time >= fromUnixTimestamp64Milli({{active:Int64}}, 'UTC')), \
-             uniqExact(visitor), toUInt64(toUnixTimestamp64Milli(max(received_at)))] FROM events WHERE {}",
-            self.selection.since("second"),
-            self.selection.since("visitors"),
-        );
+        let mut parts = vec![self.seconds(), self.minutes(), self.totals(), self.lists(), self.sessions()];
         if !self.goals.is_empty() {
-            let counts = self.goals.iter().enumerate().map(|(index, goal)| {
-                let (condition, _) = goals::condition(goal, &format!("goal{index}"));
-                format!("countIf({condition})")
-            });
-            let counts = counts.collect::<Vec<_>>().join(", ");
-            let _ = write!(sql, " UNION ALL SELECT 'goals', '', [{counts}] FROM events WHERE {by_minute}");
+            parts.push(self.completions());
         }
-        // Read once for all lists. In a grouping set all columns but its own are empty, and so are the values that no
-        // list shows: the one column that is not tells the list.
+        parts.join(" UNION ALL ")
+    }
+
+    fn seconds(&self) -> String {
+        format!(
+            "SELECT 'second' AS part, toString(toUnixTimestamp(event_time)) AS value, \
+             [countIf(kind = 'view'), count()] AS numbers FROM events WHERE {} GROUP BY value",
+            self.selection.since("second")
+        )
+    }
+
+    fn minutes(&self) -> String {
+        format!(
+            "SELECT 'minute' AS part, toString(intDiv(toUnixTimestamp(event_time), 60) * 60) AS value, \
+             [countIf(kind = 'view'), count(), uniqExact(visitor), toUInt64(sum(session_start))] AS numbers \
+             FROM events WHERE {} GROUP BY value",
+            self.selection.since("minute")
+        )
+    }
+
+    fn totals(&self) -> String {
+        format!(
+            "SELECT 'total' AS part, '' AS value, \
+             [uniqExactIf(visitor, event_time >= fromUnixTimestamp64Milli({{active:Int64}}, 'UTC')), \
+             uniqExact(visitor), toUInt64(toUnixTimestamp64Milli(max(received_at)))] AS numbers \
+             FROM events WHERE {}",
+            self.selection.since("visitors")
+        )
+    }
+
+    fn completions(&self) -> String {
+        let counts = self.goals.iter().enumerate().map(|(index, goal)| {
+            let (condition, _) = goals::condition(goal, &format!("goal{index}"));
+            format!("countIf({condition})")
+        });
+        format!(
+            "SELECT 'goals' AS part, '' AS value, [{}] AS numbers FROM events WHERE {}",
+            counts.collect::<Vec<_>>().join(", "),
+            self.selection.since("minute")
+        )
+    }
+
+    /// The table is read once for all lists. In a grouping set all columns but its own are empty, and so are the values
+    /// that no list shows: the one column that is not tells the list.
+    fn lists(&self) -> String {
         let columns = COLUMNS.map(|(_, column)| column).join(", ");
         let sets = COLUMNS.map(|(_, column)| format!("(kind, {column})")).join(", ");
-        let lists = COLUMNS
-            .map(|(list, column)| format!("{column} != '', ('{}', toString({column}))", list.as_str()));
-        let _ = write!(
-            sql,
-            " UNION ALL SELECT * FROM (SELECT pair.1 AS part, pair.2 AS value, [n] AS numbers FROM (\
-             SELECT kind, {columns}, count() AS n FROM events WHERE {by_minute} AND kind IN ('view', 'custom') \
+        let list = |(list, column): (Dimension, &str)| {
+            format!("{column} != '', ('{}', toString({column}))", list.as_str())
+        };
+        format!(
+            "SELECT * FROM (SELECT pair.1 AS part, pair.2 AS value, [n] AS numbers FROM (\
+             SELECT kind, {columns}, count() AS n FROM events WHERE {} AND kind IN ('view', 'custom') \
              GROUP BY GROUPING SETS ({sets})) \
              ARRAY JOIN [multiIf({}, ('', ''))] AS pair \
-             WHERE part != '' AND (kind = 'custom') = (part = 'event') ORDER BY n DESC, value LIMIT {most} BY part)",
-            lists.join(", ")
-        );
-        // Sessions that began with what matches; what else happened in them is theirs whether it matches or not.
-        let of_site = crate::selection::within("minute");
-        let _ = write!(
-            sql,
-            " UNION ALL SELECT * FROM (SELECT pair.1 AS part, pair.2 AS value, \
+             WHERE part != '' AND (kind = 'custom') = (part = 'event') \
+             ORDER BY n DESC, value LIMIT {} BY part)",
+            self.selection.since("minute"),
+            COLUMNS.map(list).join(", "),
+            self.most()
+        )
+    }
+
+    /// Sessions that began with what matches; what else happened in them is theirs whether it matches or not.
+    fn sessions(&self) -> String {
+        format!(
+            "SELECT * FROM (SELECT pair.1 AS part, pair.2 AS value, \
              [count(), countIf(views = 1 AND customs = 0), sum(duration)] AS numbers FROM (\
              SELECT countIf(kind = 'view') AS views, countIf(kind = 'custom') AS customs, \
              toUInt64(toUnixTimestamp64Milli(max(event_time)) - toUnixTimestamp64Milli(min(event_time))) AS duration, \
              if(views > 0, argMinIf(path, event_time, kind = 'view'), argMin(path, event_time)) AS entry, \
              if(views > 0, argMaxIf(path, event_time, kind = 'view'), argMax(path, event_time)) AS exit \
-             FROM events WHERE {of_site} AND session IN \
-             (SELECT session FROM events WHERE {by_minute} AND session_start = 1) GROUP BY session) \
+             FROM events WHERE {} AND session IN \
+             (SELECT session FROM events WHERE {} AND session_start = 1) GROUP BY session) \
              ARRAY JOIN [('session', ''), ('entry', entry), ('exit', exit)] AS pair GROUP BY part, value \
-             ORDER BY numbers[1] DESC, value LIMIT {most} BY part)"
-        );
-        sql
+             ORDER BY numbers[1] DESC, value LIMIT {} BY part)",
+            within("minute"),
+            self.selection.since("minute"),
+            self.most()
+        )
+    }
+
+    /// One value more than is shown, to tell how much one that was cut may have.
+    fn most(&self) -> usize {
+        self.top_values + 1
     }
 
     fn counted(&self, parts: Vec<Part>) -> Counted {

@@ -137,11 +137,12 @@ impl FilteredViews {
         let mut moved = whole.watch();
         let mut failing = false;
         while feed.is_watched() && !whole.has_ended() {
+            // Before the view is read: what moves it from here on is another reason to compute.
+            moved.mark_unchanged();
             let Some(of_site) = whole.view() else {
                 let _ = timeout(LOOK, moved.changed()).await;
                 continue;
             };
-            moved.mark_unchanged();
             let permit = self.permits.acquire().await.expect("never closed");
             let started = Instant::now();
             let computed = timeout(self.timeout, self.compute(key, &of_site)).await;
@@ -171,7 +172,12 @@ impl FilteredViews {
             Metrics::count(&self.metrics.filter_queries, "footfall.outcome", outcome);
             self.metrics.filter_time.add(took.as_secs_f64(), &[]);
             sleep_until(started + self.refresh.max(took * SHARE)).await;
-            while feed.is_watched() && !whole.has_ended() && timeout(LOOK, moved.changed()).await.is_err() {}
+            // While the site stands still there is nothing to compute, unless that failed.
+            while !failing && feed.is_watched() && !whole.has_ended() {
+                if timeout(LOOK, moved.changed()).await.is_ok() {
+                    break;
+                }
+            }
         }
     }
 

@@ -88,7 +88,7 @@ pub async fn run(listener: TcpListener, parts: Parts, shutdown: CancellationToke
     let hub = Hub::new(feeds.clone(), limits, metrics.clone());
     let filtered =
         FilteredViews::new(&parts.clickhouse, config, feeds.clone(), metrics.clone(), stop.clone());
-    let tails = Tails::new(&parts.kafka, &parts.clickhouse, feeds.clone(), metrics.clone());
+    let tails = Tails::new(&parts.kafka, &parts.clickhouse, config, feeds.clone(), metrics.clone());
     let caught_up = Arc::new(AtomicBool::new(false));
 
     let node = Arc::new(Node {

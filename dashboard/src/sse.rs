@@ -67,24 +67,20 @@ impl Stream {
 
     async fn serve(&mut self) -> Result<Infallible, End> {
         let shared = self.shared.clone();
-        let (heartbeat, max_behind) = (ms(shared.config.heartbeat_ms), shared.config.max_behind);
+        let heartbeat = ms(shared.config.heartbeat_ms);
         let ends_at = Instant::now() + LIFETIME;
         let mut expelled = pin!(shared.expelled(self.session));
         self.send(format!("retry: {RETRY_MS}\n\n"), "retry").await?;
-        // A reader that comes back may be as far behind as changes are kept.
-        self.deliver(self.subscription.kept_frames()).await?;
+        self.deliver().await?;
         self.deliver_events().await?;
         loop {
             let beat_at = self.sent_at + heartbeat;
             tokio::select! {
                 moved = self.subscription.moved() => match moved {
-                    Moved::View => self.deliver(max_behind).await?,
+                    Moved::View => self.deliver().await?,
                     Moved::Events => self.deliver_events().await?,
                 },
-                () = sleep_until(beat_at) => {
-                    let beat = encode(&ViewerFrame::Heartbeat { now: wall_ms() });
-                    self.send(format!("data: {beat}\n\n"), "heartbeat").await?;
-                }
+                () = sleep_until(beat_at) => self.beat().await?,
                 _ = &mut expelled => return Err(End),
                 () = sleep_until(ends_at) => return Err(End),
                 () = self.chunks.closed() => return Err(End),
@@ -93,10 +89,12 @@ impl Stream {
         }
     }
 
-    async fn deliver(&mut self, max_behind: usize) -> Result<(), End> {
+    /// Sends what lies after the position; a heartbeat when that is nothing.
+    async fn deliver(&mut self) -> Result<(), End> {
         let had = self.subscription.position();
-        match self.subscription.next(max_behind) {
-            Pending::Nothing | Pending::Unknown => {}
+        match self.subscription.next(self.shared.config.max_behind) {
+            Pending::Nothing => self.beat().await?,
+            Pending::Unknown => {}
             Pending::Changes(frames, last) => {
                 for (frame, before_last) in frames.iter().zip((0..frames.len() as u64).rev()) {
                     let position = Position { seq: last.seq - before_last, ..last };
@@ -112,6 +110,11 @@ impl Stream {
             Pending::Ended => return Err(End),
         }
         Ok(())
+    }
+
+    async fn beat(&mut self) -> Result<(), End> {
+        let beat = encode(&ViewerFrame::Heartbeat { now: wall_ms() });
+        self.send(format!("data: {beat}\n\n"), "heartbeat").await
     }
 
     async fn deliver_events(&mut self) -> Result<(), End> {

@@ -96,9 +96,7 @@ impl Subscriber {
                     self.take(frame).await?;
                 }
                 moved = moved(&mut self.subscription) => match moved {
-                    Moved::View => {
-                        self.deliver(config.max_behind).await?;
-                    }
+                    Moved::View => self.deliver().await?,
                     Moved::Events => self.deliver_events().await?,
                 },
                 () = sleep_until(self.sent_at + heartbeat), if self.subscription.is_some() => self.beat().await?,
@@ -164,12 +162,8 @@ impl Subscriber {
             subscription.take_events(before);
         }
         subscription.show_events(&self.shared, self.events_on);
-        let kept = subscription.kept_frames();
         self.subscription = Some(subscription);
-        // A page that comes back may be as far behind as changes are kept.
-        if !self.deliver(kept).await? {
-            self.beat().await?;
-        }
+        self.deliver().await?;
         self.deliver_events().await
     }
 
@@ -177,27 +171,28 @@ impl Subscriber {
         self.send_text(encode(&ViewerFrame::Error { reason, detail }), "error").await
     }
 
-    /// Sends what lies after the position; false when that is known to be nothing.
-    async fn deliver(&mut self, max_behind: usize) -> Result<bool, End> {
-        let Some(subscription) = &mut self.subscription else { return Ok(false) };
+    /// Sends what lies after the position; a heartbeat when that is nothing, so that a viewer that comes back hears
+    /// that its subscription stands.
+    async fn deliver(&mut self) -> Result<(), End> {
+        let Some(subscription) = &mut self.subscription else { return Ok(()) };
         let had = subscription.position();
-        match subscription.next(max_behind) {
-            Pending::Nothing => return Ok(false),
-            Pending::Unknown => {}
+        match subscription.next(self.shared.config.max_behind) {
+            Pending::Nothing => self.beat().await,
+            Pending::Unknown => Ok(()),
             Pending::Changes(frames, _) => {
                 for frame in frames {
                     self.send_text(frame, "delta").await?;
                 }
+                Ok(())
             }
             Pending::Snapshot(frame, position) => {
                 if had.is_some_and(|had| had.epoch == position.epoch) {
                     self.shared.metrics.conflations.add(1, &[]);
                 }
-                self.send_text(frame, "snapshot").await?;
+                self.send_text(frame, "snapshot").await
             }
-            Pending::Ended => return Err(End::Code(close::POLICY, "the site is no more")),
+            Pending::Ended => Err(End::Code(close::POLICY, "the site is no more")),
         }
-        Ok(true)
     }
 
     async fn deliver_events(&mut self) -> Result<(), End> {

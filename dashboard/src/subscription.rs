@@ -49,6 +49,8 @@ pub(crate) struct Subscription {
     feed: Arc<Feed>,
     moved: watch::Receiver<u64>,
     position: Option<Position>,
+    /// Whether it has been told anything.
+    begun: bool,
     events: Option<Events>,
 }
 
@@ -99,7 +101,7 @@ impl Shared {
                 refused(ViewerError::TooManyFilters, detail)
             })?
         };
-        Ok(Subscription { site, filter, feed, moved, position: resume, events: None })
+        Ok(Subscription { site, filter, feed, moved, position: resume, begun: false, events: None })
     }
 
     /// Returns, with the reason, when somebody who was let in may stay no longer.
@@ -126,20 +128,18 @@ fn may_watch(_: Session, _: &SiteId, _: &Filter) -> bool {
 impl Subscription {
     /// What lies after the position, if that is at most `most` frames, else the whole. The position moves on.
     pub(crate) fn next(&mut self, most: usize) -> Pending {
+        // A viewer that comes back may be as far behind as changes are kept.
+        let most = if self.begun { most } else { self.feed.kept_frames() };
         let pending = self.feed.after(self.position, most);
         if let Pending::Changes(_, position) | Pending::Snapshot(_, position) = &pending {
             self.position = Some(*position);
         }
+        self.begun |= pending != Pending::Unknown;
         pending
     }
 
     pub(crate) fn position(&self) -> Option<Position> {
         self.position
-    }
-
-    /// Frames kept for a viewer that comes back.
-    pub(crate) fn kept_frames(&self) -> usize {
-        self.feed.kept_frames()
     }
 
     /// Starts the events, or stops them.

@@ -27,6 +27,7 @@ use tracing::{debug, warn};
 
 use crate::{
     clock::wall_ms,
+    config::{Config, ms},
     feeds::Feeds,
     goals,
     metrics::Metrics,
@@ -37,8 +38,6 @@ use crate::{
 
 const TICK: Duration = Duration::from_millis(250);
 const RETRY: Duration = Duration::from_secs(1);
-/// For what came before. Without an answer the list begins empty.
-const BACKLOG_TIMEOUT: Duration = Duration::from_secs(2);
 /// How far back the list may begin.
 const BACKLOG_MS: i64 = 24 * 60 * MINUTE_MS;
 
@@ -48,6 +47,8 @@ type Watched = HashMap<(SiteId, Filter), Arc<Tail>>;
 pub(crate) struct Tails {
     kafka: KafkaSettings,
     client: Client,
+    /// For what came before. Without an answer the list begins empty.
+    timeout: Duration,
     feeds: Arc<Feeds>,
     /// A std mutex: no await happens while it is held.
     watched: Mutex<Watched>,
@@ -81,12 +82,14 @@ impl Tails {
     pub(crate) fn new(
         kafka: &KafkaSettings,
         clickhouse: &ClickHouseSettings,
+        config: &Config,
         feeds: Arc<Feeds>,
         metrics: Metrics,
     ) -> Arc<Self> {
         Arc::new(Self {
             kafka: kafka.clone(),
             client: clickhouse.client(),
+            timeout: ms(config.filter_timeout_ms),
             feeds,
             watched: Mutex::default(),
             wanted: Notify::new(),
@@ -196,7 +199,7 @@ impl Tails {
     }
 
     async fn backlog(&self, tail: &Tail) -> Backlog {
-        match timeout(BACKLOG_TIMEOUT, self.ask(tail)).await {
+        match timeout(self.timeout, self.ask(tail)).await {
             Ok(Ok(backlog)) => backlog,
             Ok(Err(error)) => {
                 debug!(site = %tail.site, %error, "the newest events are not to be had: the list begins empty");

@@ -1,5 +1,7 @@
 //! `footfall-live.v1`: JSON text frames between a dashboard node and a viewer's page (`/live`). A viewer subscribes to
 //! a site and gets a snapshot, then deltas, each with an epoch and a sequence. A page that sees a gap subscribes again.
+//!
+//! The same frames come as server-sent events (`/live/events?site=&filter=`), where `id:` is `EPOCH-SEQ`.
 
 use std::collections::BTreeMap;
 

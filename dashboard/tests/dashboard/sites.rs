@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use footfall_dashboard::Config;
 use footfall_schemas::{
     Dimension,
     alert::{Alert, AlertRecord},
@@ -115,7 +116,8 @@ async fn a_site_comes_and_goes_while_the_node_runs() {
 #[tokio::test]
 async fn who_comes_to_a_site_that_nobody_watched_sees_what_is_true_now() {
     within_deadline(async {
-        let stage = Stage::new(quick()).await;
+        // No heartbeat but those that answer.
+        let stage = Stage::new(Config { heartbeat_ms: 600_000, ..quick() }).await;
         let cookie = stage.log_in().await;
         let (mut first, mut witness) = (stage.viewer(&cookie).await, stage.viewer(&cookie).await);
         first.subscribe("demo", None).await;
@@ -134,6 +136,16 @@ async fn who_comes_to_a_site_that_nobody_watched_sees_what_is_true_now() {
         late.subscribe("demo", None).await;
         assert!(matches!(late.next().await, ViewerFrame::Snapshot(_)), "no heartbeat before it");
         assert_eq!(late.page.views_of("/"), 2, "not what was true when somebody last watched");
+
+        // Who comes back alone and has missed nothing hears that it stands, and at once.
+        let (page, position) = (late.page.clone(), late.page.position);
+        drop(late);
+        let mut back = stage.viewer(&cookie).await;
+        back.page = page;
+        back.subscribe("demo", position).await;
+        let snapshots = back.page.snapshots;
+        back.watch("that it stands", |page| page.heartbeats > 0 || page.deltas > 0).await;
+        assert_eq!(back.page.snapshots, snapshots);
     })
     .await;
 }
