@@ -56,7 +56,7 @@ pub(crate) struct Stage {
     producer: FutureProducer,
     directory: watch::Sender<Arc<Directory>>,
     // Last: the clients go before the brokers.
-    _cluster: MockCluster<'static, DefaultProducerContext>,
+    cluster: MockCluster<'static, DefaultProducerContext>,
 }
 
 /// Timers scaled down.
@@ -116,12 +116,17 @@ impl Stage {
             demo_url: Some("http://127.0.0.1:8080/demo/".into()),
         };
         let running = tokio::spawn(run(listener, parts, shutdown.clone()));
-        Self { address, shutdown, running, producer, directory: sender, _cluster: cluster }
+        Self { address, shutdown, running, producer, directory: sender, cluster }
     }
 
     pub(crate) async fn stop(self) -> Result<(), Error> {
         self.shutdown.cancel();
         timeout(DEADLINE, self.running).await.expect("ends in time").expect("no panic")
+    }
+
+    /// For a node more.
+    pub(crate) fn brokers(&self) -> String {
+        self.cluster.bootstrap_servers()
     }
 
     pub(crate) fn origin(&self) -> String {
@@ -459,6 +464,10 @@ impl Stream {
                 } else if let Some(frame) = line.strip_prefix("data: ") {
                     let frame = serde_json::from_str(frame).unwrap();
                     self.page.apply(&frame);
+                    if let ViewerFrame::Snapshot(update) | ViewerFrame::Delta(update) = &frame {
+                        let Position { epoch, seq } = update.position;
+                        assert_eq!(self.last_id, format!("{epoch}-{seq}"), "the frame's own place");
+                    }
                     return Some(frame);
                 }
             }
