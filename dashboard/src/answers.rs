@@ -1,5 +1,6 @@
 //! What can be asked of a site over plain HTTP: its past, its alerts, what became of its events, and its live view as a
 //! stream of server-sent events.
+#![allow(clippy::result_large_err)] // an answer is made once a request, whether it is one or a refusal
 
 use std::{sync::Arc, time::Duration};
 

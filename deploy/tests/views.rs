@@ -176,9 +176,9 @@ impl Stage {
         self.producer.send(on_log, WITHIN).await.unwrap();
     }
 
-    async fn store<R: RowOwned + RowWrite>(&self, table: &str, rows: &[R])
+    async fn store<R>(&self, table: &str, rows: &[R])
     where
-        for<'a> R: Row<Value<'a> = R>,
+        for<'a> R: Row<Value<'a> = R> + RowOwned + RowWrite,
     {
         let mut insert = self.clickhouse.client().insert::<R>(table).await.unwrap();
         for row in rows {

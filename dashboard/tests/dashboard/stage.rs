@@ -493,10 +493,8 @@ impl Stream {
     }
 
     async fn more(&mut self) -> Option<()> {
-        let mut bytes = [0; 16 * 1024];
-        let read = timeout(DEADLINE, self.socket.read(&mut bytes)).await.expect("bytes in time");
-        let read = read.ok().filter(|read| *read > 0)?;
-        self.read.extend_from_slice(&bytes[..read]);
+        let read = timeout(DEADLINE, self.socket.read_buf(&mut self.read)).await.expect("bytes in time");
+        read.ok().filter(|read| *read > 0)?;
         Some(())
     }
 }
