@@ -255,6 +255,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn no_query_has_a_question_mark() {
+        let goals: Vec<Goal> = ["/thanks/*", "/**"]
+            .map(|page| serde_json::from_value(serde_json::json!({ "name": page, "page": page })).unwrap())
+            .into();
+        let filter = Filter { goal: Some("/thanks/*".into()), ..Filter::default() };
+        let sql = FilterQuery::new(&"demo".parse().unwrap(), &filter, &goals, 1, 1).sql();
+        // The client would take it for a place of its own to fill in.
+        assert!(!sql.contains('?'), "{sql}");
+    }
+
+    #[test]
     fn the_windows_are_those_of_the_live_view() {
         // A full minute, 2027-01-15 08:00 UTC, and 30.5 s.
         let clock = 1_800_000_000_000 + 30_500;

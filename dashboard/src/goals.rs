@@ -40,7 +40,7 @@ pub(crate) fn condition<'g>(goal: &'g Goal, parameter: &str) -> (String, Cow<'g,
             (format!("(kind = 'custom' AND name = {{{parameter}:String}})"), name.into())
         }
         ReachedBy::Page(page) => (
-            format!("(kind = 'view' AND match(splitByChar('?', path)[1], {{{parameter}:String}}))"),
+            format!("(kind = 'view' AND match(cutQueryString(path), {{{parameter}:String}}))"),
             regex(page.as_str()).into(),
         ),
     }

@@ -193,7 +193,7 @@ impl Stage {
 
     async fn store<R>(&self, table: &str, rows: &[R])
     where
-        for<'a> R: RowOwned + RowWrite + Row<Value<'a> = R>,
+        for<'a> R: Row<Value<'a> = R> + RowOwned + RowWrite,
     {
         let mut insert = self.clickhouse.client().insert::<R>(table).await.unwrap();
         for row in rows {
@@ -231,13 +231,22 @@ impl Viewer {
     /// The whole of what matches, up to `clock`.
     async fn view(&mut self, filter: &Value, clock: i64) -> ViewUpdate {
         self.subscribe(filter).await;
-        loop {
-            match self.next().await {
-                ViewerFrame::Snapshot(whole) if whole.freshness.unwrap().clock == clock => return whole,
-                ViewerFrame::Error { reason, detail } => panic!("{reason:?}: {detail}"),
-                _ => {}
+        let whole = async {
+            loop {
+                match self.next().await {
+                    ViewerFrame::Snapshot(whole) if whole.freshness.unwrap().clock == clock => return whole,
+                    // Another clock was told when it was first computed.
+                    ViewerFrame::Delta(update)
+                        if update.freshness.is_some_and(|fresh| fresh.clock == clock) =>
+                    {
+                        self.subscribe(filter).await;
+                    }
+                    ViewerFrame::Error { reason, detail } => panic!("{reason:?}: {detail}"),
+                    _ => {}
+                }
             }
-        }
+        };
+        timeout(WITHIN, whole).await.unwrap_or_else(|_| panic!("never shown: {filter} up to {clock}"))
     }
 }
 
@@ -454,7 +463,6 @@ fn naive(all: &[EventRow], filter: &Value, clock: i64) -> (LiveState, BTreeMap<S
     (state, goals.into())
 }
 
-#[ignore = "no filtered view comes in this set-up, though it does on the running node; to be found out"]
 #[tokio::test]
 async fn a_filtered_view_is_a_naive_count_and_stands_when_the_engine_dies() {
     let dir = tempfile::tempdir().unwrap();
@@ -492,9 +500,8 @@ async fn a_filtered_view_is_a_naive_count_and_stands_when_the_engine_dies() {
     viewer.0.send(Message::text(r#"{"t":"feed","on":true}"#)).await.unwrap();
     viewer.subscribe(&filters[0]).await;
     let shown: Vec<FeedEvent> = loop {
-        match viewer.next().await {
-            ViewerFrame::Events { events, .. } if !events.is_empty() => break events,
-            _ => {}
+        if let ViewerFrame::Events { events, .. } = viewer.next().await {
+            break events;
         }
     };
     let mut german: Vec<_> = rows.iter().filter(|row| row.site == "shop" && row.country == "DE").collect();

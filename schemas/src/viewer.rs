@@ -12,9 +12,9 @@ use crate::{EventId, EventKind, RejectReason, SiteId, alert::Alert, live::LiveSt
 pub const SUBPROTOCOL: &str = "footfall-live.v1";
 
 /// What a viewer sends.
-#[allow(clippy::large_enum_variant)] // one is read at a time
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(tag = "t", rename_all = "snake_case")]
+#[allow(clippy::large_enum_variant)] // read, answered and dropped, one at a time
 pub enum ViewerRequest {
     /// Replaces the connection's subscription.
     Subscribe {

@@ -10,7 +10,7 @@ use footfall_schemas::{
 };
 use serde_json::json;
 
-use crate::stage::{Stage, full, now_ms, quick, with_goals, within_deadline};
+use crate::stage::{NOWHERE, Stage, full, now_ms, quick, with_goals, within_deadline};
 
 fn goals(counts: &[(&str, u64)]) -> BTreeMap<String, u64> {
     counts.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
@@ -70,6 +70,12 @@ async fn alerts_are_shown_while_they_are_open_and_for_a_while_after() {
         stage.fire(&told(&over)).await;
         viewer.watch("its end", |page| page.alerts == Some(vec![newer.clone(), over.clone()])).await;
         assert_eq!(viewer.page.snapshots, 1, "told as changes");
+
+        // A node that starts later knows them as well: their states lie on the log.
+        let later = Stage::start(quick(), &format!("http://{NOWHERE}"), Some(&stage.brokers())).await;
+        let mut of_later = later.viewer(&later.log_in().await).await;
+        of_later.subscribe("demo", None).await;
+        of_later.watch("the same", |page| page.alerts == Some(vec![newer.clone(), over.clone()])).await;
 
         // Another site shows none of them.
         viewer.subscribe("shop", None).await;

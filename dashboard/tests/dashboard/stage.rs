@@ -56,7 +56,7 @@ pub(crate) struct Stage {
     running: JoinHandle<Result<(), Error>>,
     producer: FutureProducer,
     // Last: the clients go before the brokers.
-    _cluster: MockCluster<'static, DefaultProducerContext>,
+    cluster: MockCluster<'static, DefaultProducerContext>,
 }
 
 /// Timers scaled down.
@@ -139,12 +139,17 @@ impl Stage {
             demo_url: Some("http://127.0.0.1:8080/demo/".into()),
         };
         let running = tokio::spawn(run(listener, parts, shutdown.clone()));
-        Self { directory, address, shutdown, running, producer, _cluster: cluster }
+        Self { directory, address, shutdown, running, producer, cluster }
     }
 
     pub(crate) async fn stop(self) -> Result<(), Error> {
         self.shutdown.cancel();
         timeout(DEADLINE, self.running).await.expect("ends in time").expect("no panic")
+    }
+
+    /// For a node more.
+    pub(crate) fn brokers(&self) -> String {
+        self.cluster.bootstrap_servers()
     }
 
     pub(crate) fn origin(&self) -> String {
@@ -494,6 +499,10 @@ impl Stream {
                 } else if let Some(frame) = line.strip_prefix("data: ") {
                     let frame = serde_json::from_str(frame).unwrap();
                     self.page.apply(&frame);
+                    if let ViewerFrame::Snapshot(update) | ViewerFrame::Delta(update) = &frame {
+                        let Position { epoch, seq } = update.position;
+                        assert_eq!(self.last_id, format!("{epoch}-{seq}"), "the frame's own place");
+                    }
                     return Some(frame);
                 }
             }
@@ -519,10 +528,8 @@ impl Stream {
     }
 
     async fn more(&mut self) -> Option<()> {
-        let mut bytes = vec![0; 16 * 1024];
-        let read = timeout(DEADLINE, self.socket.read(&mut bytes)).await.expect("bytes in time");
-        let read = read.ok().filter(|read| *read > 0)?;
-        self.read.extend_from_slice(&bytes[..read]);
+        let read = timeout(DEADLINE, self.socket.read_buf(&mut self.read)).await.expect("bytes in time");
+        read.ok().filter(|read| *read > 0)?;
         Some(())
     }
 }
