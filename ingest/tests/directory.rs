@@ -53,19 +53,18 @@ fn shop(change: impl FnOnce(&mut Site)) -> Site {
     site
 }
 
-/// A pixel without an event, which is refused otherwise; the site comes first.
+/// A pixel without an event: who is served is answered all the same.
 const ASK: &str = "/e.gif?k=shop";
 const NOT_FOUND: u16 = 404;
 const FORBIDDEN: u16 = 403;
-const BAD_REQUEST: u16 = 400;
+const OK: u16 = 200;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "fails in this set-up, though the same is seen on running nodes (deploy/tests/directory.rs); to be found out"]
 async fn a_site_is_served_as_soon_as_it_is_listed_and_no_longer() {
     let edge = Edge::start(Config::default()).await;
     edge.until(ASK, NOT_FOUND).await;
     edge.list([shop(|_| {})]);
-    edge.until(ASK, BAD_REQUEST).await;
+    edge.until(ASK, OK).await;
     let mut tracker = edge.ingest.tracker().await;
     tracker.send(&batch(stream(1), 1, &[view("/a")])).await;
     assert_eq!(tracker.ack().await.upto, 1);
@@ -79,7 +78,6 @@ async fn a_site_is_served_as_soon_as_it_is_listed_and_no_longer() {
 #[case::switched_off(Some(shop(|site| site.enabled = false)), FORBIDDEN)]
 #[case::removed(None, NOT_FOUND)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "fails in this set-up, though the same is seen on running nodes (deploy/tests/directory.rs); to be found out"]
 async fn an_open_socket_of_a_site_that_is_served_no_more_is_told_to_stop_and_closed(
     #[case] left: Option<Site>,
     #[case] status: u16,
@@ -87,7 +85,7 @@ async fn an_open_socket_of_a_site_that_is_served_no_more_is_told_to_stop_and_clo
     let edge = Edge::start(Config::default()).await;
     let blog = Site::new("blog".try_into().unwrap(), vec!["*".try_into().unwrap()]);
     edge.list([shop(|_| {}), blog.clone()]);
-    edge.until(ASK, BAD_REQUEST).await;
+    edge.until(ASK, OK).await;
     let mut tracker = edge.ingest.tracker().await;
     let mut neighbour = edge.ingest.tracker_at("/ws?k=blog").await;
     // What was taken is answered first.
@@ -106,11 +104,10 @@ async fn an_open_socket_of_a_site_that_is_served_no_more_is_told_to_stop_and_clo
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "fails in this set-up, though the same is seen on running nodes (deploy/tests/directory.rs); to be found out"]
 async fn an_open_socket_is_measured_by_the_settings_of_now() {
     let edge = Edge::start(Config::default()).await;
     edge.list([shop(|_| {})]);
-    edge.until(ASK, BAD_REQUEST).await;
+    edge.until(ASK, OK).await;
     let mut tracker = edge.ingest.tracker().await;
     tracker.send(&batch(stream(1), 1, &[view("/private/a")])).await;
     assert!(tracker.ack().await.refused.is_empty());
