@@ -171,7 +171,10 @@ pub fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(command.run()) {
+    let outcome = runtime.block_on(command.run());
+    // Not waited for: a Kafka client waits for its brokers when it is let go, for ever if they are gone.
+    runtime.shutdown_background();
+    match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {

@@ -15,7 +15,12 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 BINARY = os.environ.get("FOOTFALL_BIN", f"{ROOT}/target/debug/footfall")
-TOPICS = {"footfall.events": 4, "footfall.dead-letters": 1, "footfall.presence": 1}
+TOPICS = {
+    "footfall.events": 4,
+    "footfall.dead-letters": 1,
+    "footfall.directory": 1,
+    "footfall.presence": 1,
+}
 DEADLINE = 30.0
 
 

@@ -116,6 +116,13 @@ session_timeout_ms = 3000
     await exited;
   }
 
+  /** SIGTERM, and until it is gone. */
+  async end(name) {
+    const { child, exited } = this.#processes.get(name);
+    child.kill('SIGTERM');
+    await exited;
+  }
+
   /** Last lines that a process said. */
   log(name) {
     return readFileSync(join(this.dir, `${name}.log`), 'utf8').split('\n').slice(-30).join('\n');

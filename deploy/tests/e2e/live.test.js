@@ -139,3 +139,9 @@ test('a broker that is killed: what was sent meanwhile is counted when it is bac
   await equalsSql();
   assert.equal(await watcher.evaluate(() => window.notReloaded), true, 'the live page was reloaded');
 });
+
+test('without a broker every role still ends when it is asked to', { timeout: 90_000 }, async () => {
+  await cluster.kill('broker');
+  await eventually('the page says that it is stale', async () => (await state('freshness')) === 'stale', 60_000);
+  await Promise.all(['aggregator', 'dashboard', 'ingest'].map((role) => cluster.end(role)));
+});
