@@ -28,7 +28,7 @@ pub struct Config {
     pub block_ms: u64,
     /// How long after a minute's end its events are not yet late.
     pub lateness_ms: i64,
-    /// How often changed windows are told on the live topic.
+    /// Changed windows are told on the live topic at once, but no oftener than this.
     pub live_ms: u64,
     /// How often a site's whole windows are told.
     pub live_full_ms: u64,

@@ -463,6 +463,10 @@ impl Partition {
         self.state.recount.extend(number.map(|number| (number, minute)));
     }
 
+    pub(crate) fn is_touched(&self) -> bool {
+        !self.touched.is_empty()
+    }
+
     /// Sites that changed since the last call.
     pub(crate) fn take_touched(&mut self) -> Vec<SiteId> {
         self.touched.drain().map(|number| self.state.sites[number as usize].id.clone()).collect()

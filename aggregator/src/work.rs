@@ -433,9 +433,13 @@ impl<L: Log, S: Store, O: Outlet> Work<L, S, O> {
             }
         }
         if now - self.told_at >= config.live_ms as i64 {
-            self.told_at = now;
+            // What only time changed does not hold up the next event.
+            if self.partition.is_touched() {
+                self.told_at = now;
+            }
             for record in self.teller.tell(&mut self.partition, self.clock, now) {
                 if !self.driver.keeper.ports.outlet.tell(&record) {
+                    self.told_at = now;
                     self.teller.lost(&record.site);
                 }
             }

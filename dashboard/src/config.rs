@@ -36,7 +36,7 @@ pub struct Config {
     pub header_timeout_ms: u64,
     /// A request must have been answered within this time. Beyond: 503.
     pub request_timeout_ms: u64,
-    /// How often changes are pushed.
+    /// Changes are pushed at once, of a site no oftener than this.
     pub tick_ms: u64,
     /// A viewer that nothing was sent to for this long gets a heartbeat.
     pub heartbeat_ms: u64,

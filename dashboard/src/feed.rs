@@ -90,8 +90,8 @@ impl Feed {
         Self { site, epoch, kept, shown: Mutex::default(), moved: watch::Sender::new(0) }
     }
 
-    /// Publishes `newer` when it differs from what is shown; the first is published anyway.
-    pub(crate) fn publish(&self, newer: View, now: i64) {
+    /// Publishes `newer` when it differs from what is shown; the first is published anyway. Whether it was.
+    pub(crate) fn publish(&self, newer: View, now: i64) -> bool {
         let mut shown = self.lock();
         let woken = std::mem::take(&mut shown.asleep);
         let position = Position { epoch: self.epoch, seq: shown.seq + 1 };
@@ -103,7 +103,7 @@ impl Feed {
                     if woken {
                         self.moved.send_replace(shown.seq);
                     }
-                    return;
+                    return false;
                 }
             },
         };
@@ -124,6 +124,7 @@ impl Feed {
         }
         drop(shown);
         self.moved.send_replace(position.seq);
+        true
     }
 
     /// What lies after `have`, if that is at most `most` frames and still kept; else the whole.
@@ -255,7 +256,7 @@ mod tests {
         #[case] expected: Got,
     ) {
         let feed = feed(4);
-        (1..=10).for_each(|visitors| feed.publish(online(visitors), 0));
+        (1..=10).for_each(|visitors| assert!(feed.publish(online(visitors), 0)));
         let have = have.map(|(epoch, seq)| Position { epoch, seq });
         let got = match feed.after(have, 100) {
             Pending::Nothing => Got::Nothing,
@@ -282,7 +283,7 @@ mod tests {
     #[test]
     fn who_is_further_behind_than_allowed_gets_the_newest_whole_instead() {
         let feed = feed(100);
-        (1..=10).for_each(|visitors| feed.publish(online(visitors), 0));
+        (1..=10).for_each(|visitors| assert!(feed.publish(online(visitors), 0)));
         let have = Some(Position { epoch: EPOCH, seq: 1 });
         assert!(matches!(feed.after(have, 9), Pending::Changes(frames, _) if frames.len() == 9));
         assert!(matches!(feed.after(have, 8), Pending::Snapshot(..)));
@@ -357,8 +358,8 @@ mod tests {
     #[test]
     fn what_did_not_change_takes_no_number() {
         let feed = feed(4);
-        feed.publish(online(1), 0);
-        feed.publish(online(1), 250);
+        assert!(feed.publish(online(1), 0));
+        assert!(!feed.publish(online(1), 250));
         assert_eq!(*feed.watch().borrow(), 1);
     }
 
@@ -377,7 +378,7 @@ mod tests {
     #[test]
     fn kept_bytes_are_bounded() {
         let feed = Feed::new(SiteId::try_from("demo").unwrap(), EPOCH, Kept { frames: 1_000, bytes: 1_000 });
-        (1..=100).for_each(|visitors| feed.publish(online(visitors), 0));
+        (1..=100).for_each(|visitors| assert!(feed.publish(online(visitors), 0)));
         let shown = feed.lock();
         assert!(shown.bytes <= 1_000 && !shown.frames.is_empty(), "{} bytes", shown.bytes);
         assert_eq!(shown.bytes, shown.frames.iter().map(|frame| frame.len()).sum::<usize>());

@@ -1,5 +1,5 @@
-//! The one task that merges: takes records as they come, and four times a second publishes what changed, of the sites
-//! that somebody watches.
+//! The one task that merges: takes records as they come, and publishes what changed, of the sites that somebody watches:
+//! at once, but a site no oftener than once a tick.
 
 use std::{
     collections::HashMap,
@@ -29,6 +29,8 @@ use crate::{
 
 /// Nodes followed for [`footfall_schemas::viewer::Freshness::nodes`].
 const MAX_NODES: usize = 10_000;
+/// Looks at the sites in a tick.
+const PULSES: u32 = 10;
 
 pub(crate) struct Hub {
     feeds: Arc<Feeds>,
@@ -38,12 +40,16 @@ pub(crate) struct Hub {
     nodes: HashMap<String, i64>,
     limits: Limits,
     metrics: Metrics,
+    /// When the sites that nobody watches were last looked after (monotonic ms).
+    tidied_at: i64,
 }
 
 struct SiteSources {
     state: SiteState,
     feed: Arc<Feed>,
     silent: u32,
+    /// When something was last published (monotonic ms).
+    published_at: i64,
 }
 
 /// What the hub reads. An alert's state is told once and then lies there.
@@ -55,7 +61,7 @@ pub(crate) fn reads(lookback_ms: u64) -> [Read; 3] {
 impl Hub {
     pub(crate) fn new(feeds: Arc<Feeds>, limits: Limits, metrics: Metrics) -> Self {
         let (sites, alerts, nodes) = (HashMap::new(), AlertBoard::default(), HashMap::new());
-        let mut hub = Self { feeds, sites, alerts, nodes, limits, metrics };
+        let mut hub = Self { feeds, sites, alerts, nodes, limits, metrics, tidied_at: i64::MIN / 2 };
         hub.follow_directory();
         hub
     }
@@ -69,7 +75,8 @@ impl Hub {
             if !self.sites.contains_key(site) {
                 let Some(feed) = self.feeds.get(site) else { continue };
                 let state = SiteState::new(self.limits);
-                self.sites.insert(site.clone(), SiteSources { state, feed, silent: 0 });
+                let sources = SiteSources { state, feed, silent: 0, published_at: i64::MIN / 2 };
+                self.sites.insert(site.clone(), sources);
             }
             let sources = self.sites.get_mut(site).expect("inserted above");
             sources.state.set_goals(&listed.site.goals);
@@ -86,7 +93,8 @@ impl Hub {
         caught_up: Arc<AtomicBool>,
         shutdown: CancellationToken,
     ) -> Result<(), Error> {
-        let mut ticks = interval(tick);
+        // A change that comes after a pause is shown at the next of these, not at the end of a tick.
+        let mut ticks = interval((tick / PULSES).max(Duration::from_millis(1)));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut disturbed = false;
         let mut directory = self.feeds.directory();
@@ -98,7 +106,7 @@ impl Hub {
                 _ = ticks.tick() => {
                     if source.behind.is_empty() {
                         caught_up.store(true, Ordering::Release);
-                        self.publish(clock.now());
+                        self.publish(clock.now(), tick);
                     }
                     continue;
                 }
@@ -184,23 +192,85 @@ impl Hub {
         Ok("applied")
     }
 
-    /// Publishes what is watched. What is not is not merged: it sleeps until somebody comes.
-    pub(crate) fn publish(&mut self, now: Moment) {
-        self.nodes.retain(|_, heard_at| now.mono - *heard_at <= self.limits.presence_silence_ms);
-        self.alerts.forget_old(now.wall);
+    /// Publishes what is watched and changed, unless it was published less than a tick ago. What is not watched is not
+    /// merged: it sleeps until somebody comes.
+    pub(crate) fn publish(&mut self, now: Moment, tick: Duration) {
+        let tick = tick.as_millis() as i64;
+        let tidies = now.mono - self.tidied_at >= tick;
+        if tidies {
+            self.tidied_at = now.mono;
+            self.nodes.retain(|_, heard_at| now.mono - *heard_at <= self.limits.presence_silence_ms);
+            self.alerts.forget_old(now.wall);
+        }
         let nodes = self.nodes.len() as u32;
-        for (site, SiteSources { state, feed, silent }) in &mut self.sites {
+        for (site, sources) in &mut self.sites {
+            let SiteSources { state, feed, silent, published_at } = sources;
             if !feed.is_watched() {
-                *silent = state.rest(now);
-                feed.sleep();
-            } else if feed.is_asleep() || state.is_due(now) {
+                if tidies {
+                    *silent = state.rest(now);
+                    feed.sleep();
+                }
+            } else if feed.is_asleep() || (now.mono - *published_at >= tick && state.is_due(now)) {
                 let view = state.view(now, nodes, self.alerts.shown(site, now.wall));
                 *silent = view.freshness.silent_partitions;
-                feed.publish(view, now.wall);
+                if feed.publish(view, now.wall) {
+                    *published_at = now.mono;
+                }
             }
         }
-        self.metrics
-            .silent_partitions
-            .record(self.sites.values().map(|site| u64::from(site.silent)).sum(), &[]);
+        if tidies {
+            let silent = self.sites.values().map(|site| u64::from(site.silent)).sum();
+            self.metrics.silent_partitions.record(silent, &[]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use footfall_schemas::{
+        directory::Directory,
+        live::{LiveState, Totals},
+    };
+    use serde_json::json;
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::feed::Kept;
+
+    const TICK: Duration = Duration::from_millis(250);
+
+    fn live(seq: u64) -> Vec<u8> {
+        let totals = Totals { active: seq, ..Totals::default() };
+        let state = LiveState { totals: Some(totals), ..LiveState::default() };
+        let site = SiteId::try_from("demo").unwrap();
+        let record =
+            LiveRecord { site, partition: 0, epoch: 1, seq, full: true, clock: 0, newest: 0, at: 0, state };
+        serde_json::to_vec(&record).unwrap()
+    }
+
+    #[test]
+    fn a_change_after_a_pause_is_shown_at_once_and_a_flood_once_a_tick() {
+        let written = json!({ "key": "demo", "origins": ["*"] });
+        let site = serde_json::from_value(written.clone()).unwrap();
+        let (_change, directory) = watch::channel(Arc::new(Directory::declaring([(site, written)])));
+        let feeds = Arc::new(Feeds::new(directory, Kept { frames: 100, bytes: 1_000_000 }));
+        let limits = Limits { partition_silence_ms: 10_000, presence_silence_ms: 5_000, top_values: 4 };
+        let mut hub = Hub::new(feeds.clone(), limits, Metrics::new());
+        let watcher = feeds.get(&SiteId::try_from("demo").unwrap()).unwrap().watch();
+        let mut seq = 0;
+        let mut published_at = Vec::new();
+        for mono in (0..2_000).step_by(25) {
+            // One after a pause, then one every 25 ms.
+            if mono == 300 || mono >= 1_000 {
+                seq += 1;
+                hub.take_live(&live(seq), Moment { wall: mono, mono }).unwrap();
+            }
+            let before = *watcher.borrow();
+            hub.publish(Moment { wall: mono, mono }, TICK);
+            if *watcher.borrow() > before {
+                published_at.push(mono);
+            }
+        }
+        assert_eq!(published_at, [0, 300, 1_000, 1_250, 1_500, 1_750]);
     }
 }
